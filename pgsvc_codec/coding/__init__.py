@@ -1,0 +1,1 @@
+"""Splats to symbols to segment bytes, and back (bitstream_spec.md, "Coding").  NumPy and constriction."""

@@ -1,0 +1,1 @@
+"""Pixels in and out of files, pipes and containers.  Knows nothing of the codec."""

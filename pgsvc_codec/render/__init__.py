@@ -1,0 +1,1 @@
+"""Splats to pixels: a slow reference that defines the result, and fast backends that are held to it."""
