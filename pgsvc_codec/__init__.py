@@ -15,7 +15,6 @@ _HOMES = {
     "EncodeConfig": "pgsvc_codec.config",
     "PgsError": "pgsvc_codec.errors",
     "VideoInfo": "pgsvc_codec.video",
-    "describe": "pgsvc_codec.describe",
     "encode": "pgsvc_codec.encoder",
 }
 
@@ -24,7 +23,6 @@ __all__ = ["__version__", *_HOMES]
 if TYPE_CHECKING:
     from pgsvc_codec.config import EncodeConfig
     from pgsvc_codec.decoder import Decoder
-    from pgsvc_codec.describe import describe
     from pgsvc_codec.encoder import encode
     from pgsvc_codec.errors import PgsError
     from pgsvc_codec.video import VideoInfo
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-        globals()[name] = value  # shadows a submodule of the same name (describe), so later lookups are plain
+        globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
