@@ -53,7 +53,7 @@ class Splats:
 
     def __getitem__(self, rows: slice | NDArray[np.integer] | NDArray[np.bool_]) -> Splats:
         """The splats of a slice, an index array or a mask, in that order."""
-        return Splats(self.means[rows], self.cholesky[rows], self.colors[rows])
+        return type(self)(self.means[rows], self.cholesky[rows], self.colors[rows])
 
     @staticmethod
     def empty(channels: int) -> Splats:
