@@ -219,7 +219,7 @@ class StreamWriter:
         self._position = 0  # of the next segment, from the first byte of the segments
         self._spool: BinaryIO = sink
         if seekable:
-            self._spool = tempfile.TemporaryFile(dir=spool_dir)  # type: ignore[assignment]  # noqa: SIM115
+            self._spool = tempfile.TemporaryFile(dir=spool_dir)  # noqa: SIM115
         else:
             stream_header = header.pack()
             file_header = FileHeader(
@@ -346,7 +346,7 @@ class StreamReader:
         if isinstance(source, bytes):
             source = io.BytesIO(source)
         elif not source.seekable():
-            self._copy = tempfile.TemporaryFile()  # type: ignore[assignment]  # noqa: SIM115
+            self._copy = tempfile.TemporaryFile()  # noqa: SIM115
             assert self._copy is not None
             shutil.copyfileobj(source, self._copy, _SCAN_BYTES)
             source = self._copy
@@ -379,15 +379,13 @@ class StreamReader:
             if len(data) == length:
                 return data
         raise TruncatedError(
-            f"{where} at byte {offset:#x}: needs {length} bytes, the stream ends after {max(self.size - offset, 0)} of them"
+            f"{where} at byte {offset:#x}: needs {length} bytes, {max(self.size - offset, 0)} are left of the stream"
         )
 
     def _open(self) -> None:
         start = self._read(0, min(self.size, FILE_HEADER_BYTES), "file header")
         if len(start) < FILE_HEADER_BYTES and MAGIC.startswith(start[: len(MAGIC)]):
-            raise TruncatedError(
-                f"file header at byte 0x0: got {len(start)} bytes, allowed {FILE_HEADER_BYTES} or more"
-            )
+            raise TruncatedError(f"file header at byte 0x0: needs {FILE_HEADER_BYTES} bytes, got {len(start)}")
         self.file_header = FileHeader.unpack(start)
         length = self.file_header.stream_header_length
         self.header = StreamHeader.unpack(self._read(FILE_HEADER_BYTES, length, "stream header"))
@@ -525,7 +523,8 @@ class StreamReader:
         allowed = (gop, layer, known.frames, known.flags, entry.length)
         if got != allowed:
             raise CorruptError(
-                f"segment header at byte {entry.offset:#x}: got GOP, layer, frames, flags, length {got}, allowed {allowed}"
+                f"segment header at byte {entry.offset:#x} (GOP, layer, frames, flags, length): got {got}, "
+                f"allowed {allowed}"
             )
         return entry, head
 

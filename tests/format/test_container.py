@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from pgsvc_codec.errors import ConfigError, CorruptError, FormatError, TruncatedError, UnsupportedError
 from pgsvc_codec.format.container import Gop, LayerSegment, StreamReader, StreamWriter
-from pgsvc_codec.format.fields import seal
 from pgsvc_codec.format.header import (
-    FILE_HEADER_BYTES,
     EncoderRecord,
-    FileHeader,
     LayersRecord,
     LevelRecord,
-    ProfileRecord,
     StreamHeader,
     VideoRecord,
 )
@@ -57,7 +49,9 @@ def make_gops(count: int = 5, seed: int = 0) -> list[Gop]:
     return gops
 
 
-def write(gops: list[Gop], *, progression: str = "gop", seekable: bool = True, header: StreamHeader | None = None) -> bytes:
+def write(
+    gops: list[Gop], *, progression: str = "gop", seekable: bool = True, header: StreamHeader | None = None
+) -> bytes:
     sink = io.BytesIO()
     with StreamWriter(sink, header or make_header(), progression=progression, seekable=seekable) as writer:  # type: ignore[arg-type]
         for gop in gops:
