@@ -25,7 +25,7 @@ LADDER = np.array(
     [0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048, 2896], np.int64
 )
 # Counts of the class differences -23..23 to the class before: histograms are smooth, but for jumps to and from zero.
-_DELTA_TAIL = [1000, 400, 150, 60, 30, 20, 14, 12, 10, 9, 8, 8, 7, 7, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6]
+_DELTA_TAIL = [2000, 550, 150, 60, 30, 20, 14, 12, 10, 9, 8, 8, 7, 7, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6]
 DELTA_COUNTS = np.array(_DELTA_TAIL[:0:-1] + _DELTA_TAIL, np.int64)
 
 
@@ -134,7 +134,9 @@ class RangeDecoder:
         """Classes of a frequency table of so many symbols; CorruptError if one is out of range or all are 0."""
         classes = np.cumsum(self.table(size, DELTA_COUNTS) - (len(LADDER) - 1))
         if classes.min() < 0 or classes.max() >= len(LADDER) or not classes.any():
-            raise CorruptError(f"frequency table: got classes {classes.min()}..{classes.max()}, allowed 0..23, not all 0")
+            raise CorruptError(
+                f"frequency table: got classes {classes.min()}..{classes.max()}, allowed 0..23, not all 0"
+            )
         return classes.astype(np.int32)
 
 
@@ -149,7 +151,7 @@ def choose_classes(histogram: NDArray[np.int64]) -> IntArray:
 
 
 def _best_path(histogram: NDArray[np.int64], top: int) -> IntArray:
-    """Viterbi search over classes, with the table's total linearised where the most frequent symbol gets class `top`."""
+    """Viterbi search over classes; the sum of the counts is linearised where the most frequent symbol has class `top`."""
     delta_bits = np.log2(DELTA_COUNTS.sum() / DELTA_COUNTS)
     ladder = np.arange(len(LADDER))
     step_bits = delta_bits[ladder[None, :] - ladder[:, None] + len(LADDER) - 1]  # [from, to]

@@ -9,6 +9,7 @@ frequency tables, so that a payload sends only what changes.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from enum import IntEnum
 
 import numpy as np
@@ -23,6 +24,8 @@ from pgsvc_codec.coding.entropy import (
     symbol_bits,
 )
 from pgsvc_codec.coding.quant import (
+    FLOAT12_FRACTION_BITS,
+    FLOAT16_FRACTION_BITS,
     MAX_ENTRIES,
     MAX_STAGES,
     Codebooks,
@@ -35,7 +38,8 @@ from pgsvc_codec.coding.quant import (
     dequantize_intra,
     float16_codes,
     float16_values,
-    position_keys,
+    ordered,
+    patterns,
     quantize_inter,
     quantize_intra,
 )
@@ -44,15 +48,14 @@ from pgsvc_codec.splats import FloatArray, Splats
 
 MAX_SPLATS = 1 << 20  # of one layer of one frame
 MAX_SPLATS_PER_BYTE = 2  # of splats coded whole: each coordinate takes at least two bits of a payload
-MAX_GRID_LOG2 = 10  # cells per axis; keeps cell borders fp16 numbers and at least four fp16 numbers in a cell
 MAX_CELLS_PER_SPLAT = 8
 
 _COUNT_ESCAPE = 15  # cell counts from here on continue outside the table
-_EXCESS_SIZES = 21  # bit lengths 0..20 of what a count exceeds the escape by
-_EXPONENTS = 31  # of fp16, without the one of infinities and NaN
-_FRACTION_BITS = 25  # codebook grids 2^0 .. 2^-24
-_HIGH_SYMBOLS = 2 * _EXPONENTS + 1  # sign and exponent of a 12-bit float; the middle one is exact zero
-_MANTISSAS = 64  # of a 12-bit float
+_EXCESS_SIZES = 21  # binary digits 0..20 of what a count exceeds the escape by
+_FLOAT16_MANTISSA = 10  # bits
+_FLOAT12_MANTISSA = 6
+_FLOAT16_SIZES = 30 + _FLOAT16_MANTISSA  # largest size of a finite fp16, see _split
+_FLOAT12_SIZES = 30 + _FLOAT12_MANTISSA
 
 
 class Coding(IntEnum):
@@ -185,11 +188,14 @@ class LayerEncoder(_State):
         """Everything that could fail later, so that a refused frame leaves the state as it was."""
         if splats.channels != self.channels or tables.colors.channels != self.channels:
             raise ValueError(
-                f"channels: got {splats.channels} in splats, {tables.colors.channels} in tables, allowed {self.channels}"
+                f"channels: got {splats.channels} in splats, {tables.colors.channels} in tables, "
+                f"allowed {self.channels}"
             )
         if len(splats) > MAX_SPLATS:
             raise ValueError(f"splats: got {len(splats)}, allowed {MAX_SPLATS}")
         _require_finite(splats, ValueError)
+        if coding is Coding.INTER and tables.position_fraction_bits > FLOAT12_FRACTION_BITS:
+            raise ValueError(_fraction_bits_text(tables))
         levels = cholesky_levels(self.layer, inter=coding is Coding.INTER)
         if (tables.cholesky.low, tables.cholesky.high) != levels:
             raise ValueError(
@@ -217,14 +223,14 @@ class LayerEncoder(_State):
         coder.uniform([changed], 2)
         if not changed:
             return
-        self._given[coding] = tables
+        self._given[coding] = deepcopy(tables)  # training goes on in the arrays
         ranks, stages = [], []
         for stage, column in zip(tables.colors.stages, indices.T, strict=True):
             by_use = np.argsort(-np.bincount(column, minlength=len(stage)), kind="stable")
             ranks.append(np.argsort(by_use).astype(np.int32))
             stages.append(stage[by_use])
         self._ranks[coding] = ranks
-        sent = QuantTables(tables.cholesky, Codebooks(tuple(stages)))
+        sent = QuantTables(tables.cholesky, Codebooks(tuple(stages)), tables.position_fraction_bits)
         self._set_tables(coding, sent)
         _write_quant_tables(coder, sent)
 
@@ -255,21 +261,19 @@ class LayerEncoder(_State):
         for index, (stage, indices) in enumerate(zip(tables.colors.stages, symbols.colors.T, strict=True)):
             self._write_column(coder, coding, f"stage{index}", self._ranks[coding][index][indices], len(stage))
 
-    def _write_whole(
-        self, coder: RangeEncoder, splats: Splats, tables: QuantTables
-    ) -> tuple[Splats, NDArray[np.intp]]:
+    def _write_whole(self, coder: RangeEncoder, splats: Splats, tables: QuantTables) -> tuple[Splats, NDArray[np.intp]]:
         """The block of splats coded whole; returns the decoded splats and the input row of each."""
         coder.uniform([len(splats)], MAX_SPLATS + 1)
         if not len(splats):
             return splats, np.zeros(0, np.intp)
         symbols = quantize_intra(splats, tables)
         self._write_tables(coder, Coding.INTRA, tables, symbols.colors)
-        grid = _choose_grid(symbols.positions)
+        grid = _choose_grid(symbols.positions, tables.position_fraction_bits)
         cells = grid.cells(symbols.positions)
         order = np.lexsort((symbols.positions[:, 1], symbols.positions[:, 0], cells))
         symbols, cells = symbols[order], cells[order]
 
-        coder.uniform(grid.log2, MAX_GRID_LOG2 + 1)
+        coder.uniform(grid.log2, _max_grid_log2(tables.position_fraction_bits) + 1)
         counts = np.bincount(cells, minlength=grid.num_cells)
         capped = np.minimum(counts, _COUNT_ESCAPE).astype(np.int32)
         self._write_column(coder, Coding.INTRA, "cells", capped, _COUNT_ESCAPE + 1)
@@ -285,11 +289,10 @@ class LayerEncoder(_State):
 
     def _write_differences(self, coder: RangeEncoder, symbols: Symbols) -> None:
         for axis, codes in enumerate(symbols.positions.T):
-            magnitude = (codes >> 6) & 31
-            high = np.where(codes & 0x800, _EXPONENTS - 1 - magnitude, _EXPONENTS + 1 + magnitude)
-            high = np.where(codes == 0, _EXPONENTS, high).astype(np.int32)
-            self._write_column(coder, Coding.INTER, f"position{axis}", high, _HIGH_SYMBOLS)
-            coder.uniform(codes[codes != 0] & (_MANTISSAS - 1), _MANTISSAS)
+            sizes, rest = _split(codes & 0x7FF, _FLOAT12_MANTISSA)
+            signed = np.where(codes & 0x800, -sizes, sizes) + _FLOAT12_SIZES
+            self._write_column(coder, Coding.INTER, f"position{axis}", signed, 2 * _FLOAT12_SIZES + 1)
+            coder.uniform(rest, _rests(sizes, _FLOAT12_MANTISSA))
         self._write_attributes(coder, Coding.INTER, symbols)
 
 
@@ -356,7 +359,10 @@ class LayerDecoder(_State):
     def _read_tables(self, coder: RangeDecoder, coding: Coding) -> QuantTables:
         if coder.number(2):
             levels = cholesky_levels(self.layer, inter=coding is Coding.INTER)
-            self._set_tables(coding, _read_quant_tables(coder, levels, self.channels))
+            tables = _read_quant_tables(coder, levels, self.channels)
+            if coding is Coding.INTER and tables.position_fraction_bits > FLOAT12_FRACTION_BITS:
+                raise CorruptError(_fraction_bits_text(tables))
+            self._set_tables(coding, tables)
         if coding not in self._tables:
             raise CorruptError(f"{coding.name} quantiser tables: used before any was sent in the segment")
         return self._tables[coding]
@@ -384,11 +390,14 @@ class LayerDecoder(_State):
     def _read_whole(self, coder: RangeDecoder, payload_bytes: int) -> Splats:
         length = coder.number(MAX_SPLATS + 1)
         if length > MAX_SPLATS_PER_BYTE * payload_bytes:
-            raise CorruptError(f"payload: got {length} splats in {payload_bytes} bytes, allowed 2 per byte")
+            raise CorruptError(
+                f"payload: got {length} splats in {payload_bytes} bytes, allowed {MAX_SPLATS_PER_BYTE} per byte"
+            )
         if not length:
             return Splats.empty(self.channels)
         tables = self._read_tables(coder, Coding.INTRA)
-        grid = _Grid(coder.number(MAX_GRID_LOG2 + 1), coder.number(MAX_GRID_LOG2 + 1))
+        grid_sizes = _max_grid_log2(tables.position_fraction_bits) + 1
+        grid = _Grid(coder.number(grid_sizes), coder.number(grid_sizes), tables.position_fraction_bits)
         if grid.num_cells > MAX_CELLS_PER_SPLAT * length:
             raise CorruptError(
                 f"grid: got {grid.num_cells} cells for {length} splats, allowed {MAX_CELLS_PER_SPLAT} per splat"
@@ -401,35 +410,30 @@ class LayerDecoder(_State):
             raise CorruptError(f"grid: cells hold {counts.sum()} splats, {length} were announced")
         cells = np.repeat(np.arange(grid.num_cells), counts)
         positions = np.stack([starts + coder.uniform(sizes) for _, starts, sizes in grid.spans(cells)], 1)
-        splats = dequantize_intra(self._read_attributes(coder, Coding.INTRA, positions.astype(np.int32)), tables)
-        _require_finite(splats, CorruptError)
-        return splats
+        return dequantize_intra(self._read_attributes(coder, Coding.INTRA, positions.astype(np.int32)), tables)
 
     def _read_differences(self, coder: RangeDecoder, length: int) -> Symbols:
         positions = np.zeros((length, 2), np.int32)
         for axis in range(2):
-            high = self._read_column(coder, Coding.INTER, f"position{axis}", length, _HIGH_SYMBOLS)
-            negative, moved = high < _EXPONENTS, high != _EXPONENTS
-            exponent = np.where(negative, _EXPONENTS - 1 - high, high - _EXPONENTS - 1)[moved]
-            mantissa = coder.uniform(np.full(len(exponent), _MANTISSAS))
-            positions[moved, axis] = negative[moved] * 0x800 + (exponent << 6) + mantissa
+            signed = self._read_column(coder, Coding.INTER, f"position{axis}", length, 2 * _FLOAT12_SIZES + 1)
+            sizes = np.abs(signed - _FLOAT12_SIZES)
+            rest = coder.uniform(_rests(sizes, _FLOAT12_MANTISSA))
+            positions[:, axis] = _join(sizes, rest, _FLOAT12_MANTISSA) + (signed < _FLOAT12_SIZES) * 0x800
         return self._read_attributes(coder, Coding.INTER, positions)
 
 
 class _Grid:
     """2^a columns × 2^b rows of equal cells over [-1, 1)²; a cell is a range of position keys per axis."""
 
-    def __init__(self, log2_columns: int, log2_rows: int) -> None:
+    def __init__(self, log2_columns: int, log2_rows: int, fraction_bits: int) -> None:
         self.log2 = (log2_columns, log2_rows)
         self.num_cells = 1 << (log2_columns + log2_rows)
-        # Multiples of 2^(1 - log2) are exact in fp16, 1.0 at the end included, where a position must not be clamped.
-        self._borders = [_border_keys(log2) for log2 in self.log2]
+        self._borders = [_border_keys(log2, fraction_bits) for log2 in self.log2]
 
     def cells(self, positions: IntArray) -> NDArray[np.intp]:
         """Index of the cell of each position [N, 2], in raster order."""
         column, row = (
-            np.searchsorted(borders, positions[:, axis], side="right") - 1
-            for axis, borders in enumerate(self._borders)
+            np.searchsorted(borders, positions[:, axis], side="right") - 1 for axis, borders in enumerate(self._borders)
         )
         return np.asarray((row << self.log2[0]) + column)
 
@@ -442,15 +446,25 @@ class _Grid:
         ]
 
 
-def _border_keys(log2: int) -> IntArray:
-    codes = float16_codes(np.arange((1 << log2) + 1) * 2.0 ** (1 - log2) - 1).astype(np.int32)
-    return np.where(codes < 0x8000, codes, 0x8000 - codes).astype(np.int32)
+def _border_keys(log2: int, fraction_bits: int) -> IntArray:
+    """Keys of the 2^log2 + 1 cell borders, -1 and 1 included; all are multiples of four steps, so they are exact."""
+    borders = np.arange((1 << log2) + 1) * 2.0 ** (1 - log2) - 1
+    return ordered(float16_codes(borders * 2.0 ** (fraction_bits - FLOAT16_FRACTION_BITS)))
 
 
-def _choose_grid(positions: IntArray) -> _Grid:
+def _max_grid_log2(fraction_bits: int) -> int:
+    """Most cells per axis, as a power of two: with more, a cell would hold less than four fp16 numbers or steps."""
+    return min(10, fraction_bits - 1)
+
+
+def _choose_grid(positions: IntArray, fraction_bits: int) -> _Grid:
     """The grid with the least bits for cell counts and positions among near-square ones of 1/8 to 2 splats a cell."""
-    largest = min((MAX_CELLS_PER_SPLAT * len(positions)).bit_length() - 1, 2 * MAX_GRID_LOG2)
-    grids = [_Grid(total - total // 2, total // 2) for total in range(max(largest - 4, 0), largest + 1)]
+    largest = (MAX_CELLS_PER_SPLAT * len(positions)).bit_length() - 1
+    limit = _max_grid_log2(fraction_bits)
+    candidates = {
+        (min(total - total // 2, limit), min(total // 2, limit)) for total in range(max(largest - 4, 0), largest + 1)
+    }
+    grids = [_Grid(*log2, fraction_bits) for log2 in sorted(candidates)]
     return min(grids, key=lambda grid: _grid_bits(grid, positions))
 
 
@@ -464,7 +478,7 @@ def _grid_bits(grid: _Grid, positions: IntArray) -> float:
     return symbol_bits(histogram, np.maximum(histogram, 1)) + escape_bits + key_bits
 
 
-def _bit_lengths(numbers: NDArray[np.int64]) -> IntArray:
+def _bit_lengths(numbers: NDArray[np.int64] | IntArray) -> IntArray:
     """Binary digits of non-negative numbers below 2^53; 0 has none."""
     return np.frexp(numbers.astype(np.float64))[1].astype(np.int32)
 
@@ -494,46 +508,68 @@ def _read_mask(coder: RangeDecoder, length: int) -> NDArray[np.bool_]:
 def _write_quant_tables(coder: RangeEncoder, tables: QuantTables) -> None:
     numbers = np.concatenate([tables.cholesky.scale, tables.cholesky.offset]).astype("<f4").view("<u2")
     coder.uniform(numbers, 1 << 16)
+    coder.uniform([tables.position_fraction_bits - 1], FLOAT16_FRACTION_BITS)
     coder.uniform([len(tables.colors.stages) - 1], MAX_STAGES)
     for stage in tables.colors.stages:
-        codes = float16_codes(stage + np.float32(0)).astype(np.int32).ravel()
-        exponents, mantissas = (codes >> 10) & 31, codes & 1023
-        fraction_bits = next(bits for bits in range(_FRACTION_BITS) if _on_grid(exponents, mantissas, bits))
-        kept = _kept_bits(exponents, fraction_bits)
+        fraction_bits = next(bits for bits in range(FLOAT16_FRACTION_BITS + 1) if _on_grid(stage, bits))
+        keys = ordered(float16_codes(stage.ravel() * np.float32(2.0 ** (fraction_bits - FLOAT16_FRACTION_BITS))))
+        sizes, rest = _split(np.abs(keys), _FLOAT16_MANTISSA)
         coder.uniform([len(stage) - 1], MAX_ENTRIES)
-        coder.uniform([fraction_bits], _FRACTION_BITS)
-        classes = choose_classes(np.bincount(exponents, minlength=_EXPONENTS))
+        coder.uniform([fraction_bits], FLOAT16_FRACTION_BITS + 1)
+        classes = choose_classes(np.bincount(sizes, minlength=_FLOAT16_SIZES + 1))
         coder.classes(classes)
-        coder.table(exponents, LADDER[classes])
-        coder.uniform(codes >> 15, 2)
-        coder.uniform(mantissas >> (10 - kept), 1 << kept)
+        coder.table(sizes, LADDER[classes])
+        coder.uniform(keys[sizes > 0] < 0, 2)
+        coder.uniform(rest, _rests(sizes, _FLOAT16_MANTISSA))
 
 
 def _read_quant_tables(coder: RangeDecoder, levels: tuple[int, int], channels: int) -> QuantTables:
     numbers = coder.uniform(np.full(12, 1 << 16)).astype("<u2").view("<f4").astype(np.float32)
+    position_bits = coder.number(FLOAT16_FRACTION_BITS) + 1
     stages = []
     for _ in range(coder.number(MAX_STAGES) + 1):
         entries = coder.number(MAX_ENTRIES) + 1
-        fraction_bits = coder.number(_FRACTION_BITS)
-        exponents = coder.table(entries * channels, LADDER[coder.classes(_EXPONENTS)])
-        signs = coder.uniform(np.full(len(exponents), 2))
-        kept = _kept_bits(exponents, fraction_bits)
-        mantissas = coder.uniform(1 << kept) << (10 - kept)
-        codes = (signs << 15) + (exponents << 10) + mantissas
-        stages.append(float16_values(codes).reshape(entries, channels))
+        fraction_bits = coder.number(FLOAT16_FRACTION_BITS + 1)
+        sizes = coder.table(entries * channels, LADDER[coder.classes(_FLOAT16_SIZES + 1)])
+        negative = np.zeros(len(sizes), bool)
+        negative[sizes > 0] = coder.uniform(np.full(np.count_nonzero(sizes), 2))
+        magnitudes = _join(sizes, coder.uniform(_rests(sizes, _FLOAT16_MANTISSA)), _FLOAT16_MANTISSA)
+        values = float16_values(patterns(np.where(negative, -magnitudes, magnitudes)))
+        stages.append((values * np.float32(2.0 ** (FLOAT16_FRACTION_BITS - fraction_bits))).reshape(entries, channels))
     try:
-        return QuantTables(ScalarQuantizer(numbers[:3], numbers[3:], *levels), Codebooks(tuple(stages)))
+        return QuantTables(ScalarQuantizer(numbers[:3], numbers[3:], *levels), Codebooks(tuple(stages)), position_bits)
     except ValueError as error:
         raise CorruptError(f"quantiser tables: {error}") from error
 
 
-def _kept_bits(exponents: IntArray, fraction_bits: int) -> IntArray:
-    """Mantissa bits of fp16 numbers with these exponent fields that are not finer than 2^-fraction_bits."""
-    return np.clip(np.maximum(exponents, 1) - 15 + fraction_bits, 0, 10).astype(np.int32)
+def _on_grid(stage: FloatArray, fraction_bits: int) -> bool:
+    scaled = np.ldexp(stage.astype(np.float64), fraction_bits)
+    return np.array_equal(scaled, np.rint(scaled))
 
 
-def _on_grid(exponents: IntArray, mantissas: IntArray, fraction_bits: int) -> bool:
-    return not (mantissas & ((1 << (10 - _kept_bits(exponents, fraction_bits))) - 1)).any()
+def _split(magnitudes: IntArray, mantissa_bits: int) -> tuple[IntArray, IntArray]:
+    """Bit patterns of non-negative floats -> (size, rest): the place of the leading one, and the bits that follow it.
+
+    Size 0 is zero, size s <= mantissa_bits a subnormal of s digits, size mantissa_bits + e an exponent field e.
+    """
+    subnormal = magnitudes < 1 << mantissa_bits
+    sizes = np.where(subnormal, _bit_lengths(magnitudes), (magnitudes >> mantissa_bits) + mantissa_bits)
+    return sizes.astype(np.int32), magnitudes & (_rests(sizes, mantissa_bits) - 1)
+
+
+def _rests(sizes: IntArray, mantissa_bits: int) -> IntArray:
+    """How many floats share each size."""
+    return np.int32(1) << np.clip(sizes - 1, 0, mantissa_bits)
+
+
+def _join(sizes: IntArray, rest: IntArray, mantissa_bits: int) -> IntArray:
+    """Inverse of `_split`."""
+    normal = np.maximum(sizes - mantissa_bits, 0) << mantissa_bits
+    return rest + np.where(sizes > mantissa_bits, normal, _leading(np.minimum(sizes, mantissa_bits))).astype(np.int32)
+
+
+def _fraction_bits_text(tables: QuantTables) -> str:
+    return f"INTER position fraction bits: got {tables.position_fraction_bits}, allowed 1..{FLOAT12_FRACTION_BITS}"
 
 
 def _codes(background: FloatArray) -> IntArray:

@@ -21,8 +21,10 @@ IntArray = NDArray[np.int32]
 MAX_STAGES = 4
 MAX_ENTRIES = 64
 CODEBOOK_FRACTION_BITS = 9  # half a step of 8-bit pixels: a finer codebook costs bytes that no picture shows
+# The smallest fp16 and 12-bit float above zero are 2 to the minus these; so many fraction bits keep floats whole.
+FLOAT16_FRACTION_BITS = 24
+FLOAT12_FRACTION_BITS = 20
 
-_POSITION_END = 0x3C00  # ordered integer of 1.0; those of [-1, 1) are -_POSITION_END .. _POSITION_END - 1
 _FLOAT16_MAX = np.float32(65504)
 _FLOAT12_MAX = 127 * 2.0**9
 _BEAM = 4  # partial sums that the residual search keeps from stage to stage
@@ -30,7 +32,10 @@ _BEAM = 4  # partial sums that the residual search keeps from stage to stage
 
 def float16_codes(values: ArrayLike) -> NDArray[np.uint16]:
     """Bit patterns of the nearest fp16 (ties to even); magnitudes beyond 65504 become 65504."""
-    return np.clip(np.asarray(values, np.float32), -_FLOAT16_MAX, _FLOAT16_MAX).astype(np.float16).view(np.uint16)
+    codes: NDArray[np.uint16] = (
+        np.clip(np.asarray(values, np.float32), -_FLOAT16_MAX, _FLOAT16_MAX).astype(np.float16).view(np.uint16)
+    )
+    return codes
 
 
 def float16_values(codes: ArrayLike) -> FloatArray:
@@ -56,20 +61,36 @@ def float12_values(codes: ArrayLike) -> FloatArray:
     return float16_values(np.asarray(codes, np.uint16) << np.uint16(4))
 
 
-def position_keys(values: ArrayLike) -> IntArray:
-    """Ordered integers of the positions rounded to fp16 and clamped to [-1, 1): larger number, larger key.
+def ordered(codes: NDArray[np.uint16]) -> IntArray:
+    """fp16 bit patterns as integers in the order of the numbers; both zeros are 0.  Its own inverse is `patterns`."""
+    wide = codes.astype(np.int32)
+    return np.where(wide < 0x8000, wide, 0x8000 - wide).astype(np.int32)
 
-    The key of a non-negative fp16 is its bit pattern, that of a negative one minus the pattern of its magnitude, so
-    that both zeros have key 0.  Keys lie in -15360..15359.
+
+def patterns(keys: IntArray) -> NDArray[np.uint16]:
+    """fp16 bit patterns of ordered integers; zero is +0."""
+    return np.where(keys < 0, 0x8000 - keys, keys).astype(np.uint16)
+
+
+def position_keys(values: ArrayLike, fraction_bits: int) -> IntArray:
+    """Positions [...] rounded to fp16 numbers that are multiples of 2^-fraction_bits, as ordered integers.
+
+    A larger position has a larger key.  What lies outside [-1, 1) is clamped to it.
     """
-    codes = float16_codes(values).astype(np.int32)
-    keys = np.where(codes < 0x8000, codes, 0x8000 - codes)
-    return np.clip(keys, -_POSITION_END, _POSITION_END - 1).astype(np.int32)
+    scale = np.float32(2.0 ** (fraction_bits - FLOAT16_FRACTION_BITS))  # makes the step fp16's smallest number
+    end = int(ordered(float16_codes(scale)))
+    keys = ordered(float16_codes(np.clip(np.asarray(values, np.float32), -1, 1) * scale))
+    return np.asarray(np.clip(keys, -end, end - 1), np.int32)
 
 
-def position_values(keys: IntArray) -> FloatArray:
-    """The fp16 positions of ordered integers, exact in float32; inverse of `position_keys`."""
-    return float16_values(np.where(keys < 0, 0x8000 - keys, keys).astype(np.uint16))
+def position_values(keys: IntArray, fraction_bits: int) -> FloatArray:
+    """The positions of ordered integers, exact in float32 and fp16; inverse of `position_keys`."""
+    return float16_values(patterns(keys)) * np.float32(2.0 ** (FLOAT16_FRACTION_BITS - fraction_bits))
+
+
+def position_fraction_bits(width: int, height: int) -> int:
+    """Fraction bits that make the step of positions 1/8 to 1/4 of a pixel on the longer side, in pixels."""
+    return min((2 * max(width, height) - 1).bit_length(), FLOAT12_FRACTION_BITS)
 
 
 def cholesky_levels(layer: int, *, inter: bool) -> tuple[int, int]:
@@ -101,6 +122,8 @@ class ScalarQuantizer:
             raise ValueError(f"ScalarQuantizer.scale: got {self.scale}, allowed > 0")
         if self.low > self.high:
             raise ValueError(f"ScalarQuantizer: got levels {self.low}..{self.high}, allowed low <= high")
+        if not np.isfinite(self.decode(np.array([[self.low], [self.high]]))).all():
+            raise ValueError(f"ScalarQuantizer: levels {self.low}..{self.high} lead beyond float32")
 
     def encode(self, values: FloatArray) -> IntArray:
         """Levels [N, 3] in low..high of values [N, 3]: clamp(round((l - β) / γ)), ties to even."""
@@ -155,15 +178,19 @@ class Codebooks:
     def encode(self, colors: FloatArray) -> IntArray:
         """Entry indices [N, M] whose sums lie near colors [N, C], by a residual search that keeps the best few sums."""
         count = len(colors)
-        residuals = colors[:, None, :].astype(np.float32)  # [N, K, C], K partial sums per colour
+        residuals = colors[:, None, :]  # [N, K, C], K partial sums per colour
         paths = np.zeros((count, 1, 0), np.int32)  # [N, K, stages so far]
         for position, stage in enumerate(self.stages):
-            kept, entries = residuals.shape[1], len(stage)
-            errors = np.zeros((count, kept, entries), np.float32)
-            for channel in range(self.channels):
-                errors += (residuals[:, :, None, channel] - stage[:, channel]) ** 2
-            width = 1 if position == len(self.stages) - 1 else min(_BEAM, kept * entries)
-            best = np.argsort(errors.reshape(count, -1), axis=1, kind="stable")[:, :width]
+            entries = len(stage)
+            errors = np.zeros((count, residuals.shape[1], entries), np.float32)
+            with np.errstate(over="ignore"):
+                for channel in range(self.channels):
+                    errors += (residuals[:, :, None, channel] - stage[:, channel]) ** 2
+            flat = errors.reshape(count, -1)
+            if position == len(self.stages) - 1:
+                best = flat.argmin(axis=1)[:, None]
+            else:
+                best = np.argsort(flat, axis=1, kind="stable")[:, :_BEAM]
             parent, entry = best // entries, best % entries
             residuals = np.take_along_axis(residuals, parent[:, :, None], 1) - stage[entry]
             paths = np.concatenate([np.take_along_axis(paths, parent[:, :, None], 1), entry[:, :, None]], 2)
@@ -179,15 +206,30 @@ class Codebooks:
 
 @dataclass(frozen=True, eq=False)
 class QuantTables:
-    """What dequantises Cholesky factors and colours of one frame type in one layer."""
+    """What dequantises the splats of one frame type in one layer.
+
+    Positions (P: differences of positions) are fp16 (P: 12-bit float) numbers that are multiples of
+    2^-position_fraction_bits.  24 (P: 20) keeps the whole float; `position_fraction_bits()` what a picture can show.
+
+    Raises:
+        ValueError: fraction bits out of range.
+    """
 
     cholesky: ScalarQuantizer
     colors: Codebooks
+    position_fraction_bits: int  # 1..24 (P: 1..20)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.position_fraction_bits <= FLOAT16_FRACTION_BITS:
+            raise ValueError(
+                f"position fraction bits: got {self.position_fraction_bits}, allowed 1..{FLOAT16_FRACTION_BITS}"
+            )
 
     def matches(self, other: QuantTables) -> bool:
         """Whether both dequantise alike."""
         return (
-            (self.cholesky.low, self.cholesky.high) == (other.cholesky.low, other.cholesky.high)
+            self.position_fraction_bits == other.position_fraction_bits
+            and (self.cholesky.low, self.cholesky.high) == (other.cholesky.low, other.cholesky.high)
             and np.array_equal(self.cholesky.scale, other.cholesky.scale)
             and np.array_equal(self.cholesky.offset, other.cholesky.offset)
             and len(self.colors.stages) == len(other.colors.stages)
@@ -214,14 +256,16 @@ class Symbols:
 def quantize_intra(splats: Splats, tables: QuantTables) -> Symbols:
     """Symbols of splats coded whole; positions outside [-1, 1) are clamped to it."""
     return Symbols(
-        position_keys(splats.means), tables.cholesky.encode(splats.cholesky), tables.colors.encode(splats.colors)
+        position_keys(splats.means, tables.position_fraction_bits),
+        tables.cholesky.encode(splats.cholesky),
+        tables.colors.encode(splats.colors),
     )
 
 
 def dequantize_intra(symbols: Symbols, tables: QuantTables) -> Splats:
     """Splats of symbols coded whole, as every decoder gets them."""
     return Splats(
-        position_values(symbols.positions),
+        position_values(symbols.positions, tables.position_fraction_bits),
         raise_lengths(tables.cholesky.decode(symbols.cholesky)),
         tables.colors.decode(symbols.colors),
     )
@@ -229,18 +273,21 @@ def dequantize_intra(symbols: Symbols, tables: QuantTables) -> Splats:
 
 def quantize_inter(targets: Splats, reference: Splats, tables: QuantTables) -> Symbols:
     """Symbols of the differences from decoded reference splats to their targets, row by row."""
-    return Symbols(
-        float12_codes(targets.means - reference.means).astype(np.int32),
-        tables.cholesky.encode(targets.cholesky - reference.cholesky),
-        tables.colors.encode(targets.colors - reference.colors),
-    )
+    scale = np.float32(2.0 ** (tables.position_fraction_bits - FLOAT12_FRACTION_BITS))
+    with np.errstate(over="ignore"):
+        return Symbols(
+            float12_codes((targets.means - reference.means) * scale).astype(np.int32),
+            tables.cholesky.encode(targets.cholesky - reference.cholesky),
+            tables.colors.encode(targets.colors - reference.colors),
+        )
 
 
 def dequantize_inter(symbols: Symbols, reference: Splats, tables: QuantTables) -> Splats:
     """Decoded reference splats plus decoded differences, one rounding per sum, as every decoder gets them."""
+    scale = np.float32(2.0 ** (FLOAT12_FRACTION_BITS - tables.position_fraction_bits))
     with np.errstate(over="ignore", invalid="ignore"):
         return Splats(
-            reference.means + float12_values(symbols.positions),
+            reference.means + float12_values(symbols.positions) * scale,
             raise_lengths(reference.cholesky + tables.cholesky.decode(symbols.cholesky)),
             reference.colors + tables.colors.decode(symbols.colors),
         )
