@@ -120,7 +120,7 @@ class Y4mHeader:
 
     info: VideoInfo
     size_bytes: int  # of the line with its newline
-    assumed: tuple[str, ...]  # what the line does not say
+    assumed: dict[str, str]  # by option name, what the line does not say
 
 
 def read_y4m_header(stream: ByteReader, name: str) -> Y4mHeader:
@@ -145,23 +145,23 @@ def read_y4m_header(stream: ByteReader, name: str) -> Y4mHeader:
         raise InputError(f"{name}: y4m colour space C{tag} is not supported, allowed C{', C'.join(_Y4M_FORMATS)}")
     pix_fmt, siting = _Y4M_FORMATS[tag]
     chroma, depth = PIX_FMTS[pix_fmt]
-    assumed = []
+    assumed = {}
     rate = _y4m_rate(parameters.get("F", "0:0"), name)
     if rate is None:
         rate = Fraction(25)
-        assumed.append("25 fps")
+        assumed["fps"] = "25 fps"
     tagged_range = parameters.get("XCOLORRANGE", "").lower()
     if tagged_range not in ("limited", "full"):
         tagged_range = "limited"
-        assumed.append("range limited")
+        assumed["range"] = "range limited"
     matrix = guess_matrix(height)
     if chroma is not Chroma.GRAY:
-        assumed.append(f"matrix {matrix.name.lower()}")
+        assumed["matrix"] = f"matrix {matrix.name.lower()}"
     try:
         info = VideoInfo(width, height, rate, chroma, depth, matrix, Range(tagged_range), siting)
     except ConfigError as error:
         raise InputError(f"{name}: {error}") from None
-    return Y4mHeader(info, len(line) + 1, tuple(assumed))
+    return Y4mHeader(info, len(line) + 1, assumed)
 
 
 def y4m_frames(stream: ByteReader, info: VideoInfo, name: str, warn: Callable[[str], None]) -> Iterator[Frame]:
