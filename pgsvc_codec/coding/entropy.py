@@ -1,4 +1,4 @@
-"""Range coder with integer models, and the frequency tables that travel in the stream (spec §6.1 to §6.3).
+"""Range coder with integer models, and the frequency tables that travel in the stream (spec §6.1, §6.2).
 
 The only importer of constriction, whose silent habits end here: it decodes wrong words without a word, warns on
 stdout unless `perfect` is given, and lets dtype and scaling of the probabilities change the bytes.
@@ -151,7 +151,7 @@ def choose_classes(histogram: NDArray[np.int64]) -> IntArray:
 
 
 def _best_path(histogram: NDArray[np.int64], top: int) -> IntArray:
-    """Viterbi search over classes; the sum of the counts is linearised where the most frequent symbol has class `top`."""
+    """Viterbi search over classes; the sum of counts is linearised where the most frequent symbol has class `top`."""
     delta_bits = np.log2(DELTA_COUNTS.sum() / DELTA_COUNTS)
     ladder = np.arange(len(LADDER))
     step_bits = delta_bits[ladder[None, :] - ladder[:, None] + len(LADDER) - 1]  # [from, to]

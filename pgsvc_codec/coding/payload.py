@@ -1,4 +1,4 @@
-"""The bytes of one frame of one layer ↔ decoded splats, `baseline` profile (spec §6.7 to §6.9).
+"""The bytes of one frame of one layer ↔ decoded splats, `baseline` profile (spec §6.5 to §6.7).
 
 An I payload holds all splats of the layer in canonical order: cell by cell of a grid over the frame, so that the
 order, which carries no information in a sum, costs nothing.  A P payload holds differences to the *decoded* splats
@@ -44,9 +44,9 @@ from pgsvc_codec.coding.quant import (
     quantize_intra,
 )
 from pgsvc_codec.errors import CorruptError
+from pgsvc_codec.format.constants import MAX_SPLATS
 from pgsvc_codec.splats import FloatArray, Splats
 
-MAX_SPLATS = 1 << 20  # of one layer of one frame
 MAX_SPLATS_PER_BYTE = 2  # of splats coded whole: each coordinate takes at least two bits of a payload
 MAX_CELLS_PER_SPLAT = 8
 

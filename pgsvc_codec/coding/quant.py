@@ -1,4 +1,4 @@
-"""Quantisers of the `baseline` profile: float32 parameters ↔ integer symbols (paper §3.6; spec §6.4 to §6.6).
+"""Quantisers of the `baseline` profile: float32 parameters ↔ integer symbols (paper §3.6; spec §6.3, §6.4).
 
 Positions become 16-bit floats in I-frames and 12-bit floats in P-frames, Cholesky factors go through a learned
 uniform quantiser (Eq. 10), colours through a residual vector quantiser.  Dequantisation is NumPy float32 with one
@@ -53,7 +53,8 @@ def float12_codes(values: ArrayLike) -> NDArray[np.uint16]:
     # Below 2^-14 the numbers are subnormal: the step stays at that of the smallest normal exponent.
     step = np.ldexp(1.0, np.maximum(exponent - 1, -14) - 6)
     rounded = np.rint(wide / step) * step + 0.0  # + 0.0 turns -0 into +0
-    return rounded.astype(np.float16).view(np.uint16) >> np.uint16(4)
+    codes: NDArray[np.uint16] = rounded.astype(np.float16).view(np.uint16) >> 4
+    return codes
 
 
 def float12_values(codes: ArrayLike) -> FloatArray:
@@ -64,7 +65,8 @@ def float12_values(codes: ArrayLike) -> FloatArray:
 def ordered(codes: NDArray[np.uint16]) -> IntArray:
     """fp16 bit patterns as integers in the order of the numbers; both zeros are 0.  Its own inverse is `patterns`."""
     wide = codes.astype(np.int32)
-    return np.where(wide < 0x8000, wide, 0x8000 - wide).astype(np.int32)
+    keys: IntArray = np.where(wide < 0x8000, wide, 0x8000 - wide)
+    return keys
 
 
 def patterns(keys: IntArray) -> NDArray[np.uint16]:
@@ -129,7 +131,7 @@ class ScalarQuantizer:
         """Levels [N, 3] in low..high of values [N, 3]: clamp(round((l - β) / γ)), ties to even."""
         with np.errstate(over="ignore"):
             levels = np.rint((values - self.offset) / self.scale)
-        return np.clip(levels, self.low, self.high).astype(np.int32)
+        return np.asarray(np.clip(levels, self.low, self.high), np.int32)
 
     def decode(self, levels: IntArray) -> FloatArray:
         """Values [N, 3] float32 of levels [N, 3]: the product q γ is rounded, then the sum with β."""
