@@ -28,6 +28,7 @@ FLOAT12_FRACTION_BITS = 20
 _FLOAT16_MAX = np.float32(65504)
 _FLOAT12_MAX = 127 * 2.0**9
 _BEAM = 4  # partial sums that the residual search keeps from stage to stage
+_BLOCK = 4096  # colours searched at a time, which bounds memory
 
 
 def float16_codes(values: ArrayLike) -> NDArray[np.uint16]:
@@ -179,6 +180,10 @@ class Codebooks:
 
     def encode(self, colors: FloatArray) -> IntArray:
         """Entry indices [N, M] whose sums lie near colors [N, C], by a residual search that keeps the best few sums."""
+        blocks = [self._search(colors[start : start + _BLOCK]) for start in range(0, len(colors), _BLOCK)]
+        return np.concatenate([np.zeros((0, len(self.stages)), np.int32), *blocks])
+
+    def _search(self, colors: FloatArray) -> IntArray:
         count = len(colors)
         residuals = colors[:, None, :]  # [N, K, C], K partial sums per colour
         paths = np.zeros((count, 1, 0), np.int32)  # [N, K, stages so far]
@@ -188,7 +193,7 @@ class Codebooks:
             with np.errstate(over="ignore"):
                 for channel in range(self.channels):
                     errors += (residuals[:, :, None, channel] - stage[:, channel]) ** 2
-            flat = errors.reshape(count, -1)
+            flat = errors.reshape(count, residuals.shape[1] * entries)
             if position == len(self.stages) - 1:
                 best = flat.argmin(axis=1)[:, None]
             else:
@@ -200,7 +205,7 @@ class Codebooks:
 
     def decode(self, indices: IntArray) -> FloatArray:
         """Colours [N, C] float32 of indices [N, M]: entries added in stage order, each sum rounded."""
-        colors = self.stages[0][indices[:, 0]]
+        colors = self.stages[0][indices[:, 0]] + np.float32(0)  # -0 and +0 are one entry in the stream
         for stage, column in zip(self.stages[1:], indices.T[1:], strict=True):
             colors = colors + stage[column]
         return colors

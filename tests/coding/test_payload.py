@@ -260,27 +260,59 @@ def test_lengths_are_raised_and_positions_clamped():
     assert chain.encoder.decoded.cholesky.tolist() == [[MIN_LENGTH, 0, MIN_LENGTH]] * 2
 
 
-def test_golden_payload():
-    """Changing these bytes is a change of the format."""
-    step = np.float32(0.25)
-    splats = Splats(
-        (np.arange(-6, 6).reshape(6, 2) * step / 2).astype(np.float32),
-        (np.arange(18).reshape(6, 3) * step).astype(np.float32),
-        (np.arange(6).reshape(6, 1) * step / 8).astype(np.float32),
-    )
+# Decoding these otherwise is a change of the format.
+GOLDEN_SPLATS = Splats(
+    np.array([[-0.75, -0.625], [-0.5, 0.375], [-0.25, -0.125], [0, 0], [0.25, 0.875], [0.5, -1]], np.float32),
+    np.array([[1, 0, 2], [0.25, 3, 4], [5, -1.5, 6], [7, 0, 8], [9, 0.25, 10], [11, 1, 12]], np.float32),
+    np.array([[0], [0.03125], [0.09375], [0.125], [0.15625], [-0.03125]], np.float32),
+)
+GOLDEN_SURVIVORS = np.array([1, 1, 0, 1, 1, 1], bool)
+GOLDEN_INTRA = (
+    "30008099c7e9cdbe21ea008021ea008000000080ffd20200010000009ba4c09929fea0774a90e0278c79937cc1108a8846da6019"
+    "35cd8d8d03f023af4d05bac12007800d56036117f9056d241282986980c92c28e721cc497b457dc388e0a254a774af0eacb8ab16"
+    "fcc03d4316ca71ff"
+)
+GOLDEN_INTER = (
+    "5785601963b5aaa426801846008018464e00000000008062a6fb420033c1c6b6ba944f5eac236d5c94e32caeaea9908dba01932b"
+    "13d6b1353791796989afe9c0932ca45f6fe8c063586b8e321b936e54a27405c4dba7433b90ed000d91e5bdad01358a0589948257"
+    "426ecd0daecd48c6"
+)
+
+
+def golden_encoder():
     books = Codebooks.on_grid([[[0], [0.125]], [[0], [0.03125], [-0.03125]]])
-    low, high = cholesky_levels(0, inter=False)
-    tables = QuantTables(ScalarQuantizer(np.full(3, step), np.zeros(3, np.float32), low, high), books, 11)
-    chain = Chain(0, 1)
-    payload = chain.intra(splats, tables, background=np.array([0.2], np.float32))
-    assert payload.hex() == "GOLDEN_INTRA"
-    low, high = cholesky_levels(0, inter=True)
-    tables_p = QuantTables(ScalarQuantizer(np.full(3, step), np.zeros(3, np.float32), low, high), books, 11)
-    survivors = np.array([1, 1, 0, 1, 1, 1], bool)
-    kept = chain.encoder.decoded[survivors]
-    targets = Splats(kept.means + step * 3 / 8, kept.cholesky - step, kept.colors)
-    payload = chain.inter(targets, tables_p, survivors=survivors, injected=splats[:2], tables_intra=tables)
-    assert payload.hex() == "GOLDEN_INTER"
+    scale, offset = np.full(3, 0.25, np.float32), np.array([0, -8, 0], np.float32)
+    whole = QuantTables(ScalarQuantizer(scale, offset, 0, 63), books, 11)
+    inter = QuantTables(ScalarQuantizer(scale, offset * 0, -16, 15), books, 11)
+    encoder = LayerEncoder(0, 1)
+    yield encoder.encode_intra(GOLDEN_SPLATS, whole, background=np.array([0.2], np.float32))
+    kept = encoder.decoded[GOLDEN_SURVIVORS]
+    targets = Splats(kept.means + np.float32(0.09375), kept.cholesky - np.float32(0.25), kept.colors)
+    injected = GOLDEN_SPLATS[:2]
+    yield encoder.encode_inter(targets, inter, survivors=GOLDEN_SURVIVORS, injected=injected, tables_intra=whole)
+
+
+def in_order(splats):
+    return splats[np.argsort(splats.means[:, 0], kind="stable")]
+
+
+@pytest.mark.parametrize("payloads", [(GOLDEN_INTRA, GOLDEN_INTER), None], ids=["constants", "encoder"])
+def test_golden_payloads(payloads):
+    intra, inter = map(bytes.fromhex, payloads) if payloads else golden_encoder()
+    decoder, spec = LayerDecoder(0, 1), SpecLayerDecoder(0, 1)
+    first = decoder.decode_intra(intra)
+    assert_same(in_order(first), GOLDEN_SPLATS)
+    assert_same(spec.intra(intra), first)
+    assert decoder.background.tolist() == spec.background.tolist() == [np.float32(0.2)]
+
+    second = decoder.decode_inter(inter)
+    kept = first[GOLDEN_SURVIVORS]
+    lengths = kept.cholesky - np.float32(0.25)
+    lengths[lengths[:, 0] == 0, 0] = 1 / 64
+    moved_on = Splats(kept.means + np.float32(0.09375), lengths, kept.colors)
+    assert_same(second[:5], moved_on)
+    assert_same(in_order(second[5:]), GOLDEN_SPLATS[:2])
+    assert_same(spec.inter(inter), second)
 
 
 @pytest.fixture(scope="module")
@@ -358,7 +390,7 @@ def test_decoder_refuses_with_reasons(segment):
     coder.uniform([10, 0, 0, 9], [24, 4, 64, 25])
     coder.classes(np.eye(1, 41, dtype=np.int32)[0])
     coder.table(np.zeros(3, np.int32), np.eye(1, 41, dtype=np.int64)[0])
-    with pytest.raises(CorruptError, match="quantiser tables: ScalarQuantizer.scale"):
+    with pytest.raises(CorruptError, match=r"quantiser tables: ScalarQuantizer\.scale"):
         LayerDecoder(0, 3).decode_intra(coder.finish())
 
 
@@ -372,7 +404,7 @@ def test_encoder_refuses_what_does_not_fit_and_stays_usable():
         encoder.encode_intra(random_splats(rng, 10, 1), tables)
     with pytest.raises(ValueError, match=r"levels of layer 1, INTRA: got 0\.\.63, allowed -32\.\.31"):
         encoder.encode_intra(splats, plain_tables(0, inter=False))
-    with pytest.raises(ValueError, match="background: got .* in layer 1"):
+    with pytest.raises(ValueError, match=r"background: got .* in layer 1"):
         encoder.encode_intra(splats, tables, background=np.zeros(3, np.float32))
     with pytest.raises(ValueError, match="a number in means is not finite"):
         encoder.encode_intra(Splats(splats.means * np.float32("nan"), splats.cholesky, splats.colors), tables)
