@@ -171,14 +171,14 @@ class Rate:
         """The fraction at the cursor."""
         start = cursor.position
         numerator, denominator = U32.take(cursor, field), U32.take(cursor, field)
-        if numerator == 0 or gcd(numerator, denominator) != 1:
+        if not numerator or not denominator or gcd(numerator, denominator) != 1:
             raise cursor.corrupt(field, start, f"got {numerator}/{denominator}, allowed > 0 in lowest terms")
         return Fraction(numerator, denominator)
 
 
 @dataclass(frozen=True)
 class Text:
-    """Printable UTF-8 of at most 255 bytes behind its length as u8."""
+    """UTF-8 of at most 255 bytes, without control characters, behind its length as u8."""
 
     name: ClassVar[str] = "text"
     min_bytes: ClassVar[int] = 1
@@ -196,10 +196,14 @@ class Text:
             value = data.decode()
         except UnicodeDecodeError:
             raise cursor.corrupt(field, start, "is not UTF-8") from None
-        # It ends up on terminals, where control characters could do harm.
-        if not value.isprintable():
-            raise cursor.corrupt(field, start, "holds characters that are not printable")
+        if self.has_controls(value):
+            raise cursor.corrupt(field, start, "holds control characters")
         return value
+
+    @staticmethod
+    def has_controls(value: str) -> bool:
+        """Whether there are C0 or C1 controls, which could do harm on the terminals where texts end up."""
+        return any(character < " " or "\x7f" <= character <= "\x9f" for character in value)
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,14 @@ def show_allowed(allowed: Allowed) -> str:
         return ""
     if isinstance(allowed, range):
         return f"{allowed.start}..{allowed.stop - 1}"
-    return ", ".join(item.hex(" ") if isinstance(item, bytes) else str(item) for item in allowed)
+    return ", ".join(map(show_value, allowed))
+
+
+def show_value(value: Any) -> str:
+    """Bytes in hexadecimal, runs of zero bytes by their number."""
+    if not isinstance(value, bytes):
+        return str(value)
+    return value.hex(" ") if any(value) else f"00 × {len(value)}"
 
 
 @dataclass(frozen=True)
@@ -261,8 +272,7 @@ class Wire:
         """What is wrong with a value that was parsed, None if nothing."""
         if self.allowed is None or value in self.allowed:
             return None
-        shown = value.hex(" ") if isinstance(value, bytes) else value
-        return f"got {shown}, allowed {show_allowed(self.allowed)}"
+        return f"got {show_value(value)}, allowed {show_allowed(self.allowed)}"
 
     def misuse(self, value: Any) -> str | None:
         """What is wrong with a value that a program made, None if nothing."""
@@ -273,8 +283,8 @@ class Wire:
                 return f"got {len(value)} bytes, allowed {self.type.min_bytes}"
             case Rate() if not (value > 0 and value.numerator in U32.span and value.denominator in U32.span):
                 return f"got {value}, allowed > 0 with both parts below 2^32"
-            case Text() if len(value.encode()) not in U8.span or not value.isprintable():
-                return f"got {value!r}, allowed printable text of at most 255 bytes"
+            case Text() if len(value.encode()) not in U8.span or self.type.has_controls(value):
+                return f"got {value!r}, allowed at most 255 bytes without control characters"
             case Many() if len(value) not in self.type.allowed:
                 return f"got {len(value)} entries, allowed {show_allowed(self.type.allowed)}"
         return self.problem(value)
