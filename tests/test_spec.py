@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -77,3 +78,17 @@ def test_every_section_says_something() -> None:
     numbers = [title.split(".")[0] for title in sections[::2]]
     assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
     assert all(body.strip() for body in sections[1::2])
+
+
+def test_the_example_is_what_the_writer_writes() -> None:
+    rows = [line for line in SPEC.split("## 11. Example")[1].splitlines() if line.startswith("    ")]
+    data = b""
+    for row in rows:
+        assert int(row[4:8], 16) == len(data)
+        data += bytes.fromhex(row[10:34])
+    reader = container.StreamReader(data)
+    assert reader.read_segment(0, 0) == [b"", b""]
+    sink = io.BytesIO()
+    with container.StreamWriter(sink, reader.header, progression="gop", seekable=True) as writer:
+        writer.write_gop(container.Gop(0, [container.LayerSegment([b"", b""], 0, 12.34)]))
+    assert sink.getvalue() == data
