@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pgsvc_codec.format import constants, container, header
+from pgsvc_codec.format import constants, container, header, segments
 from pgsvc_codec.format.fields import Record
 
 SPEC = (Path(__file__).parents[1] / "bitstream_spec.md").read_text(encoding="utf-8")
 
 
 def declared_records() -> dict[str, type[Record]]:
-    kinds = [kind for module in (header, container) for kind in vars(module).values() if isinstance(kind, type)]
+    kinds = [kind for module in (header, segments) for kind in vars(module).values() if isinstance(kind, type)]
     return {kind.NAME: kind for kind in kinds if issubclass(kind, Record) and kind is not Record}
 
 
@@ -66,11 +66,11 @@ def test_sizes_in_the_text_agree() -> None:
     assert "sealed file header, 64 bytes" in SPEC
     assert header.FILE_HEADER_BYTES == 64
     assert "A sealed segment header (20 bytes)" in SPEC
-    assert container.SEGMENT_HEADER_BYTES == 20
+    assert segments.SEGMENT_HEADER_BYTES == 20
     assert "gop × num_layers × 25 bytes" in SPEC
-    assert container._MIN_SEGMENT_BYTES == 25
+    assert segments.MIN_SEGMENT_BYTES == 25
     assert "trailer, the last 8 bytes" in SPEC
-    assert container.Trailer.min_bytes() == 8
+    assert segments.Trailer.min_bytes() == 8
 
 
 def test_every_section_says_something() -> None:

@@ -1,1 +1,1 @@
-"""Bytes to records and back (bitstream_spec.md, "Container").  Stdlib only; knows nothing of splats."""
+"""Bytes to records and back (bitstream_spec.md, sections 3 to 5).  Stdlib only; knows nothing of splats."""

@@ -10,10 +10,11 @@ import io
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import groupby
 from types import TracebackType
-from typing import BinaryIO, ClassVar, Literal, Self
+from typing import BinaryIO, Literal, Self
 
 from pgsvc_codec.errors import ConfigError, CorruptError, FormatError, TruncatedError
 from pgsvc_codec.format.constants import (
@@ -21,99 +22,28 @@ from pgsvc_codec.format.constants import (
     FLAG_LAYER_ORDER,
     FLAG_SCENE_CUT,
     MAGIC,
-    MAX_BODY_BYTES,
-    MAX_GOP_FRAMES,
     MAX_GOPS,
-    MAX_INDEX_BYTES,
-    MAX_LAYERS,
-    MAX_PSNR,
-    MAX_SPLATS,
     SEGMENT_MARKER,
-    TRAILER_MAGIC,
 )
-from pgsvc_codec.format.fields import (
-    CRC_BYTES,
-    U8,
-    U16,
-    U32,
-    VARINT,
-    Bytes,
-    Cursor,
-    Many,
-    Record,
-    seal,
-    unseal,
-    wire,
-)
+from pgsvc_codec.format.fields import CRC_BYTES, Cursor, seal, unseal
 from pgsvc_codec.format.header import FILE_HEADER_BYTES, FileHeader, StreamHeader
+from pgsvc_codec.format.segments import (
+    MIN_SEGMENT_BYTES,
+    SEGMENT_HEADER_BYTES,
+    Index,
+    IndexGop,
+    IndexLayer,
+    SegmentHeader,
+    Trailer,
+    pack_psnr,
+    pack_segment,
+    split_body,
+    unpack_psnr,
+)
 
 Progression = Literal["gop", "layer"]
 
 _SCAN_BYTES = 1 << 20  # read at a time while looking for a marker
-_GOP_FLAGS = FLAG_KEY | FLAG_SCENE_CUT
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentHeader(Record):
-    """Before each segment's body; sealed, 20 bytes."""
-
-    NAME: ClassVar[str] = "segment header"
-
-    marker: bytes = field(default=SEGMENT_MARKER, metadata=wire(Bytes(4), (SEGMENT_MARKER,)))
-    gop: int = field(metadata=wire(U32, range(MAX_GOPS)))
-    layer: int = field(metadata=wire(U8, range(MAX_LAYERS)))
-    flags: int = field(metadata=wire(U8, range(_GOP_FLAGS + 1)))
-    frames: int = field(metadata=wire(U16, range(1, MAX_GOP_FRAMES + 1)))
-    body_length: int = field(metadata=wire(U32, range(CRC_BYTES + 1, MAX_BODY_BYTES + 1)))
-
-
-SEGMENT_HEADER_BYTES = SegmentHeader.min_bytes() + CRC_BYTES
-_MIN_SEGMENT_BYTES = SEGMENT_HEADER_BYTES + CRC_BYTES + 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexLayer(Record):
-    """One segment, in the index."""
-
-    NAME: ClassVar[str] = "index layer"
-
-    gap: int = field(metadata=wire(VARINT))  # bytes between the segment of the layer below and this one
-    length: int = field(metadata=wire(VARINT, range(_MIN_SEGMENT_BYTES, SEGMENT_HEADER_BYTES + MAX_BODY_BYTES + 1)))
-    crc: int = field(metadata=wire(U32))  # CRC-32 of the body, as at its end
-    splats: int = field(metadata=wire(VARINT, range(MAX_GOP_FRAMES * MAX_SPLATS + 1)))
-    psnr: int = field(metadata=wire(VARINT, range(MAX_PSNR + 1)))  # 0.01 dB, 0 = not known
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexGop(Record):
-    """One GOP, in the index."""
-
-    NAME: ClassVar[str] = "index gop"
-
-    first_frame: int = field(metadata=wire(VARINT, range(MAX_GOPS * MAX_GOP_FRAMES)))
-    frames: int = field(metadata=wire(VARINT, range(1, MAX_GOP_FRAMES + 1)))
-    flags: int = field(metadata=wire(U8, range(_GOP_FLAGS + 1)))
-    offset: int = field(metadata=wire(VARINT))  # of the base segment, from the first byte of the segments
-    layers: tuple[IndexLayer, ...] = field(metadata=wire(Many(IndexLayer, U8, range(1, MAX_LAYERS + 1))))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Index(Record):
-    """Where every segment lies."""
-
-    NAME: ClassVar[str] = "index"
-
-    gops: tuple[IndexGop, ...] = field(metadata=wire(Many(IndexGop, VARINT, range(1, MAX_GOPS + 1))))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trailer(Record):
-    """The last bytes of a streamed stream, by which its index is found."""
-
-    NAME: ClassVar[str] = "trailer"
-
-    magic: bytes = field(default=TRAILER_MAGIC, metadata=wire(Bytes(4), (TRAILER_MAGIC,)))
-    index_length: int = field(metadata=wire(U32, range(CRC_BYTES + Index.min_bytes(), MAX_INDEX_BYTES + 1)))
 
 
 @dataclass(frozen=True)
@@ -174,17 +104,6 @@ class GopEntry:
     def scene_cut(self) -> bool:
         """It begins a new scene."""
         return bool(self.flags & FLAG_SCENE_CUT)
-
-
-def _pack_segment(gop_number: int, layer: int, flags: int, payloads: Sequence[bytes]) -> bytes:
-    body = seal(b"".join(VARINT.pack(len(payload)) for payload in payloads) + b"".join(payloads))
-    header = SegmentHeader(gop=gop_number, layer=layer, flags=flags, frames=len(payloads), body_length=len(body))
-    return seal(header.pack()) + body
-
-
-def _pack_psnr(psnr: float | None) -> int:
-    """Hundredths of a dB; 0 is taken for "not known", and a lossless level is infinitely good."""
-    return 0 if psnr is None else round(100 * min(max(psnr, 0.01), MAX_PSNR / 100))
 
 
 class StreamWriter:
@@ -252,10 +171,10 @@ class StreamWriter:
             raise ConfigError(f"GOP {number}: allowed at most {MAX_GOPS} GOPs")
         entries, segments = [], []
         for index, layer in enumerate(gop.layers):
-            segment = _pack_segment(number, index, gop.flags, layer.frame_payloads)
+            segment = pack_segment(number, index, gop.flags, layer.frame_payloads)
             crc = int.from_bytes(segment[-CRC_BYTES:], "little")
             entries.append(
-                IndexLayer(gap=0, length=len(segment), crc=crc, splats=layer.splats, psnr=_pack_psnr(layer.psnr))
+                IndexLayer(gap=0, length=len(segment), crc=crc, splats=layer.splats, psnr=pack_psnr(layer.psnr))
             )
             segments.append(segment)
         entry = IndexGop(
@@ -430,7 +349,7 @@ class StreamReader:
             position = first_segment + gop.offset
             segments = []
             for layer in gop.layers:
-                psnr = layer.psnr / 100 if layer.psnr else None
+                psnr = unpack_psnr(layer.psnr)
                 entry = SegmentEntry(position + layer.gap, layer.length, layer.crc, layer.splats, psnr)
                 position = entry.end
                 segments.append(entry)
@@ -483,7 +402,7 @@ class StreamReader:
         except FormatError:
             return None
         # GOPs come in order, so the bytes before bound the number: what a scan allocates stays in proportion.
-        least = head.gop * self.header.num_layers * _MIN_SEGMENT_BYTES
+        least = head.gop * self.header.num_layers * MIN_SEGMENT_BYTES
         return head if head.layer < self.header.num_layers and offset - start >= least else None
 
     def _segment_header(self, offset: int) -> SegmentHeader:
@@ -544,8 +463,7 @@ class StreamReader:
         crc = int.from_bytes(sealed[-CRC_BYTES:], "little")
         if entry.crc not in (None, crc):
             raise CorruptError(f"{where} at byte {body_at:#x}: CRC-32 is {crc:08x}, index says {entry.crc:08x}")
-        lengths = [VARINT.take(cursor, "frame length") for _ in range(head.frames)]
-        payloads = [cursor.take(length, "payload") for length in lengths]
+        payloads = list(split_body(cursor, head.frames))
         cursor.finish()
         return payloads
 
@@ -568,12 +486,9 @@ class StreamReader:
         body_at = entry.offset + SEGMENT_HEADER_BYTES
         cursor = Cursor(self._read(body_at, self.size - body_at, where), where=where, base=body_at)
         payloads: list[bytes] = []
-        try:
-            lengths = [VARINT.take(cursor, "frame length") for _ in range(head.frames)]
-            for length in lengths:
-                payloads.append(cursor.take(length, "payload"))
-        except CorruptError:  # the cut
-            pass
+        with suppress(CorruptError):  # at the cut
+            for payload in split_body(cursor, head.frames):
+                payloads.append(payload)  # one by one, to keep what lies before
         return payloads
 
     def problem(self, gop: int, layer: int) -> FormatError | None:

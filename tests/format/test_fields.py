@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgsvc_codec.errors import ConfigError, CorruptError
-from pgsvc_codec.format import container, header
+from pgsvc_codec.format import header, segments
 from pgsvc_codec.format.fields import (
     U8,
     U16,
@@ -30,7 +30,7 @@ from pgsvc_codec.format.fields import (
 )
 
 RECORDS = sorted(
-    {kind for module in (header, container) for kind in vars(module).values()
+    {kind for module in (header, segments) for kind in vars(module).values()
      if isinstance(kind, type) and issubclass(kind, Record) and kind is not Record},
     key=lambda kind: kind.NAME,
 )  # fmt: skip
