@@ -8,6 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Machines that run tests are shared: an example that took long is no bug.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 DEFAULT_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 

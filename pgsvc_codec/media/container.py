@@ -57,7 +57,7 @@ class ContainerReader:
         self._warn = warn
         self._alpha_seen = False
         self._index = 0
-        with self._decoding():
+        with self._decoding("is not readable as video or image"):
             self._container = av.open(stream, mode="r", metadata_errors="ignore")
         try:
             if not self._container.streams.video:
@@ -65,15 +65,18 @@ class ContainerReader:
             video = self._container.streams.video[0]
             if video.codec_context is None:
                 raise InputError(f"{name}: there is no decoder for its video codec")
+            demuxer = self._container.format.name
+            self.is_image = demuxer.endswith("_pipe") or demuxer == "image2"
+            self.num_frames = 1 if self.is_image else video.frames or None
+            if self.is_image and video.codec_context.name == "mjpeg":
+                # Else half a picture passes for a whole one; other decoders complain unasked.
+                video.codec_context.options = {"err_detect": "explode"}
             video.thread_type = "AUTO"
             self._decoded = self._container.decode(video)
             with self._decoding():
                 first = next(self._decoded, None)
             if first is None:
                 raise InputError(f"{name}: holds no frame")
-            demuxer = self._container.format.name
-            self.is_image = demuxer.endswith("_pipe") or demuxer == "image2"
-            self.num_frames = 1 if self.is_image else video.frames or None
             self._describe(first, video, matrix)
             if first.rotation:
                 warn(f"the display rotation of {first.rotation} degrees is not applied")
@@ -88,7 +91,7 @@ class ContainerReader:
         Raises:
             InputError: a frame is damaged, or differs from the first in size or format.
         """
-        frame = self._first
+        frame: Any = self._first
         looks = _look(frame)
         while frame is not None:
             if _look(frame) != looks:
@@ -107,16 +110,15 @@ class ContainerReader:
         self._container.close()
 
     @contextmanager
-    def _decoding(self) -> Iterator[None]:
+    def _decoding(self, trouble: str | None = None) -> Iterator[None]:
         """FFmpeg's errors as `InputError`."""
         import av
 
         try:
             yield
         except av.FFmpegError as error:
-            raise InputError(
-                f"{self._name}: cannot be decoded at frame {self._index}: {error.strerror or error}"
-            ) from None
+            trouble = trouble or f"frame {self._index} cannot be decoded"
+            raise InputError(f"{self._name}: {trouble}: {error.strerror or error}") from None
 
     def _describe(self, frame: Any, video: Any, matrix: Matrix | None) -> None:
         """Set ``info`` and ``assumed`` from the first frame and the stream."""

@@ -5,6 +5,7 @@ Readers take any binary stream whose ``read`` may return less than was asked for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -90,8 +91,7 @@ def raw_frames(stream: ByteReader, info: VideoInfo, warn: Callable[[str], None])
 
 
 def geometries_that_fit(size_bytes: int, info: VideoInfo) -> list[str]:
-    """The usual sizes of which ``size_bytes`` holds whole frames, the nearest in area to ``info`` first."""
-    area = info.width * info.height
+    """The usual sizes of which ``size_bytes`` holds whole frames, the nearest to ``info`` in shape and area first."""
     fits = []
     for width, height in _USUAL_SIZES:
         for pix_fmt in (info.pix_fmt, *(name for name in _USUAL_FORMATS if name != info.pix_fmt)):
@@ -100,7 +100,9 @@ def geometries_that_fit(size_bytes: int, info: VideoInfo) -> list[str]:
             candidate = replace(info, width=width, height=height, chroma=chroma, depth=depth, matrix=matrix)
             count, rest = divmod(size_bytes, candidate.frame_bytes)
             if count and not rest:
-                distance = (pix_fmt != info.pix_fmt, abs(width * height - area))
+                stretch = abs(math.log((width * info.height) / (height * info.width)))
+                growth = abs(math.log((width * height) / (info.width * info.height)))
+                distance = (pix_fmt != info.pix_fmt, stretch > 0.01, growth)
                 fits.append((distance, f"{count} frame{'s' * (count > 1)} of {width}x{height} {pix_fmt}"))
                 break
     return [text for _, text in sorted(fits)]

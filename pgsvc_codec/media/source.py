@@ -270,8 +270,8 @@ class _Opener:
     def open(self, location: str) -> _Opened:
         """Tell files, folders, patterns and pipes apart."""
         if location == "-":
-            if sys.stdin.isatty():
-                raise InputError("standard input is a terminal, allowed a pipe or a file")
+            if sys.stdin is None or sys.stdin.isatty():
+                raise InputError("standard input is closed or a terminal, allowed a pipe or a file")
             return self._open_pipe(sys.stdin.buffer, "")
         path = Path(location)
         try:
@@ -434,11 +434,11 @@ class _Opener:
 
     def _images_like(self, pattern: Path) -> list[Path]:
         """The files that a printf pattern stands for, by number; gaps are warned of."""
-        expression = re.sub(
-            r"%(0([0-9]+))?d|([^%]+)|%%|(%)",
-            lambda match: _pattern_part(match, pattern),
-            pattern.name,
-        )
+        parts = re.split(r"%(?:0([0-9]+))?d", pattern.name.replace("%%", "\0"))
+        if len(parts) != 3 or "%" in parts[0] + parts[2]:
+            raise ConfigError(f"{pattern}: allowed one %d or %04d in the name, and %% for %")
+        before, after = (re.escape(part.replace("\0", "%")) for part in parts[::2])
+        expression = rf"{before}(?P<number>[0-9]{{{parts[1] or 1},}}){after}"
         found = {}
         for path in pattern.parent.iterdir() if pattern.parent.is_dir() else ():
             if match := re.fullmatch(expression, path.name):
@@ -448,19 +448,8 @@ class _Opener:
         numbers = sorted(found)
         missing = numbers[-1] - numbers[0] + 1 - len(numbers)
         if missing:
-            self.warn(f"{missing} numbers between {numbers[0]} and {numbers[-1]} have no file")
+            self.warn(f"{pattern.name}: {missing} of the numbers {numbers[0]}..{numbers[-1]} have no file")
         return [found[number] for number in numbers]
-
-
-def _pattern_part(match: re.Match[str], pattern: Path) -> str:
-    """A part of a printf pattern as a regular expression."""
-    if match[3]:
-        return re.escape(match[3])
-    if match[0] == "%%":
-        return "%"
-    if match[4]:
-        raise ConfigError(f"{pattern}: allowed one %d or %04d in the name, and %% for %")
-    return rf"(?P<number>[0-9]{{{match[2] or 1},}})"
 
 
 def _images_in(folder: Path) -> list[Path]:
