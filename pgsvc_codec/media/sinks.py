@@ -7,6 +7,7 @@ import io
 import re
 import struct
 import zlib
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -189,7 +190,7 @@ _IMAGES: dict[str, type[_Format]] = {"png": _Png, "ppm": _Ppm}
 FORMATS = (*_STREAMS, *_IMAGES)
 
 
-class Sink:
+class Sink(ABC):
     """Takes the frames of a video, in order.
 
     As a context manager it closes at the end of the block and aborts on an exception.
@@ -197,6 +198,7 @@ class Sink:
 
     info: VideoInfo  # what frames must be
 
+    @abstractmethod
     def write(self, frame: Frame) -> None:
         """Take the next frame.
 
@@ -205,19 +207,18 @@ class Sink:
             ConfigError: the output holds one frame and this is the second, or a numbered file exists.
             OutputError: it cannot be written.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Finish the output; it appears under its name.
 
         Raises:
             OutputError: it cannot be written.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def abort(self) -> None:
         """Drop what is unfinished; an existing file of that name stays as it was."""
-        raise NotImplementedError
 
     def __enter__(self) -> Sink:
         return self
@@ -268,23 +269,23 @@ class _ImageSink(Sink):
         self._index = first
         self._overwrite = overwrite
         # Opened before there is a frame, so that a place that cannot be written is found before any work.
-        self._file: AtomicFile | None = self._open()
-        self._waits = True
+        self._file = self._open()
+        self._waits = True  # for a frame
 
     def write(self, frame: Frame) -> None:
         if not self._waits:
             self._next()
-        assert self._file is not None
         self._file.write(self._encoder.frame(frame))
         self._waits = False
 
     def close(self) -> None:
-        if self._file is not None:
-            (self._file.abort if self._waits else self._file.commit)()
+        if self._waits:
+            self._file.abort()
+        else:
+            self._file.commit()
 
     def abort(self) -> None:
-        if self._file is not None:
-            self._file.abort()
+        self._file.abort()
 
     def _next(self) -> None:
         if not _NUMBER.search(self._pattern):
