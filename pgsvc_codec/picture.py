@@ -8,7 +8,9 @@ to splat colours, `to_rgb` to pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +69,20 @@ def plane_grids(info: VideoInfo, width: int | None = None, height: int | None = 
         else:
             grids.append(PlaneGrid(columns, rows, chroma_x0, chroma_y0, dx * (1 << shift_x), dy * (1 << shift_y)))
     return tuple(grids)
+
+
+class PlaneGroup(NamedTuple):
+    """Consecutive planes on one grid, which a renderer paints in one pass."""
+
+    grid: PlaneGrid
+    channels: slice
+
+
+def plane_groups(grids: Sequence[PlaneGrid]) -> list[PlaneGroup]:
+    """All planes together where they share a grid; else luma alone, then both chroma planes."""
+    if len(grids) == 1 or grids[0] == grids[1]:
+        return [PlaneGroup(grids[0], slice(0, len(grids)))]
+    return [PlaneGroup(grids[0], slice(0, 1)), PlaneGroup(grids[1], slice(1, 3))]
 
 
 def sample_dtype(info: VideoInfo) -> np.dtype[np.uint8 | np.uint16]:

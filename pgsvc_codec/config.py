@@ -1,0 +1,123 @@
+"""What an encode is asked to do: options, presets, and the numbers they resolve to (stdlib only)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from pgsvc_codec.errors import ConfigError
+
+MAX_LAYERS = 8
+MAX_SPLATS = 1 << 20  # of a frame and layer (spec, "Limits")
+MAX_KEYINT = 1024  # frames of a GOP (spec, "Limits")
+
+PROFILES = ("baseline",)
+PROGRESSIONS = ("gop", "layer")
+LEVEL_SCHEDULES = ("all", "cyclic")
+
+# Iterations of an I-frame's fit, the quantisation-aware part included; x264's names for points on a curve.
+PRESETS: dict[str, int] = {
+    "ultrafast": 60,
+    "superfast": 100,
+    "veryfast": 150,
+    "faster": 200,
+    "fast": 300,
+    "medium": 500,
+    "slow": 1000,
+    "slower": 2000,
+    "veryslow": 4000,
+    "placebo": 8000,
+}
+INTER_SHARE = 0.3  # a P-frame starts from its reference and needs this much of an I-frame's iterations
+
+_SPLATS_1080P = 12_000  # default budget of a 1920x1080 frame; others by area
+_LEAST_KEYINT, _MOST_KEYINT = 16, 64  # the default GOP is one second, within these
+
+
+def _require(fits: bool, name: str, got: object, allowed: str) -> None:
+    if not fits:
+        raise ConfigError(f"{name}: got {got}, allowed {allowed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig:
+    """Options of `encode`; None means: decided from the source (see `resolve`).
+
+    Raises:
+        ConfigError: an option is out of range, or two do not fit together.
+    """
+
+    layers: int = 3  # num_layers, counts the base
+    layer_split: Sequence[float] | None = None  # shares of the splat budget; None = equal
+    splats: int | None = None  # per frame, all layers
+    preset: str = "medium"
+    iterations: int | None = None  # of an I-frame; beats the preset
+    profile: str = "baseline"
+    level_schedule: str = "all"  # which levels an iteration supervises: every one, or the paper's cycle
+    keyint: int | None = None  # most frames of a GOP
+    min_keyint: int | None = None  # fewest frames between scene cuts
+    scenecut: float = 40.0  # 0 never .. 100 eager
+    progression: str | None = None  # order of the segments
+    device: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.layers <= MAX_LAYERS, "layers", self.layers, f"1..{MAX_LAYERS}")
+        if self.layer_split is not None:
+            shares = list(self.layer_split)
+            _require(len(shares) == self.layers, "layer split", f"{len(shares)} shares", f"{self.layers}, one per layer")
+            _require(all(share > 0 for share in shares), "layer split", shares, "shares > 0")
+        if self.splats is not None:
+            _require(self.layers <= self.splats <= MAX_SPLATS, "splats", self.splats, f"{self.layers}..{MAX_SPLATS}")
+        _require(self.preset in PRESETS, "preset", self.preset, ", ".join(PRESETS))
+        if self.iterations is not None:
+            _require(1 <= self.iterations <= 10**6, "iterations", self.iterations, "1..1000000")
+        _require(self.profile in PROFILES, "profile", self.profile, ", ".join(PROFILES))
+        schedules = ", ".join(LEVEL_SCHEDULES)
+        _require(self.level_schedule in LEVEL_SCHEDULES, "level schedule", self.level_schedule, schedules)
+        if self.keyint is not None:
+            _require(1 <= self.keyint <= MAX_KEYINT, "keyint", self.keyint, f"1..{MAX_KEYINT}")
+        if self.min_keyint is not None:
+            most = self.keyint or MAX_KEYINT
+            _require(1 <= self.min_keyint <= most, "min-keyint", self.min_keyint, f"1..{most} (keyint)")
+        _require(0 <= self.scenecut <= 100, "scenecut", self.scenecut, "0..100")
+        if self.progression is not None:
+            _require(self.progression in PROGRESSIONS, "progression", self.progression, ", ".join(PROGRESSIONS))
+        _require(0 <= self.seed < 1 << 63, "seed", self.seed, "0..2^63-1")
+
+    def resolve(self, width: int, height: int, rate: Fraction, *, still: bool) -> EncodePlan:
+        """The numbers that these options mean for a source of width × height luma samples at `rate` frames/s."""
+        splats = self.splats
+        if splats is None:
+            splats = min(max(round(_SPLATS_1080P * width * height / (1920 * 1080)), 8 * self.layers), MAX_SPLATS)
+        keyint = self.keyint or min(max(round(rate), _LEAST_KEYINT), _MOST_KEYINT)
+        iterations = PRESETS[self.preset] if self.iterations is None else self.iterations
+        return EncodePlan(
+            splats=splats,
+            layer_shares=tuple(self.layer_split or (1.0,) * self.layers),
+            iterations_intra=iterations,
+            iterations_inter=max(1, round(INTER_SHARE * iterations)),
+            level_schedule=self.level_schedule,
+            keyint=keyint,
+            min_keyint=self.min_keyint or max(1, min(keyint // 10, keyint)),
+            scenecut=self.scenecut,
+            progression=self.progression or ("layer" if still else "gop"),
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodePlan:
+    """`EncodeConfig` with every choice made."""
+
+    splats: int  # per frame, all layers
+    layer_shares: tuple[float, ...]  # one per layer, any scale
+    iterations_intra: int
+    iterations_inter: int
+    level_schedule: str
+    keyint: int
+    min_keyint: int
+    scenecut: float
+    progression: str
+    seed: int

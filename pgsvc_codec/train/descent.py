@@ -1,0 +1,92 @@
+"""Iterations of the joint fit: Adam in natural coordinates, with parts of the splats held where they are.
+
+All arithmetic that decides anything is elementwise and runs on one thread, the sums are the rasteriser's, in fixed
+order: the same seed gives the same splats for any number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pgsvc_codec.train.model import SplatModel
+from pgsvc_codec.train.objective import Objective
+from pgsvc_codec.train.schedule import LevelWeights, step_scale
+
+_OFFSET_RATE = 0.6  # standard deviations of the splat per step
+_SHAPE_RATE = 0.18  # of log lengths and shear
+_AMPLITUDE_RATE = 0.07  # times sqrt(pixels per splat): amplitudes grow with the area a splat has to itself
+_BETAS = (0.8, 0.9)  # short memory: a few hundred iterations are all there are
+_EPSILON = 1e-12  # far below any gradient of a sum over pixels
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows of the model that a descent must not move."""
+
+    geometry: NDArray[np.bool_]  # [N] means and shapes
+    amplitudes: NDArray[np.bool_]  # [N] amplitudes; with the geometry held too, that is colours
+
+
+@contextmanager
+def single_threaded_torch() -> Iterator[None]:
+    """torch splits elementwise work by thread count, and vector ends round differently; tensors here are small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def descend(
+    model: SplatModel,
+    objective: Objective,
+    background: NDArray[np.float32],
+    iterations: int,
+    level_weights: LevelWeights,
+    *,
+    rate: float = 1.0,
+    warmup: int = 10,
+    held: Held | None = None,
+) -> None:
+    """Run `iterations` steps on `model`, in place.
+
+    Args:
+        background: [C].
+        level_weights: which levels iteration i supervises.
+        rate: factor on all learning rates.
+        warmup: iterations over which the rates rise.
+        held: rows to leave alone.
+    """
+    if not len(model) or iterations <= 0:
+        return
+    pixels_per_splat = objective.width * objective.height / len(model)
+    rates = (_OFFSET_RATE, _SHAPE_RATE, _AMPLITUDE_RATE * math.sqrt(pixels_per_splat))
+    groups = [
+        {"params": [parameter], "lr": 0.0, "peak": rate * peak}
+        for parameter, peak in zip(model.parameters(), rates, strict=True)
+    ]
+    optimizer = torch.optim.Adam(groups, betas=_BETAS, eps=_EPSILON)
+    geometry, amplitudes = (_rows(held.geometry), _rows(held.amplitudes)) if held else (_rows(None), _rows(None))
+    with single_threaded_torch():
+        for iteration in range(iterations):
+            scale = step_scale(iteration, iterations, warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = scale * group["peak"]
+            step = objective.step(model.splats(), background, model.ends, level_weights(iteration))
+            model.set_gradients(step.moments)
+            kept = model.means[geometry], model.shapes[geometry], model.amplitudes[amplitudes]
+            optimizer.step()
+            model.settle()
+            model.means[geometry], model.shapes[geometry], model.amplitudes[amplitudes] = kept
+
+
+def _rows(mask: NDArray[np.bool_] | None) -> torch.Tensor:
+    return torch.from_numpy(np.flatnonzero(mask) if mask is not None else np.zeros(0, np.int64))

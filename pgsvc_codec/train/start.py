@@ -1,0 +1,63 @@
+"""Where the splats of a new picture start: positions by detail, sizes by how densely they lie (I-frames)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgsvc_codec.picture import UnitFrame
+from pgsvc_codec.splats import Splats
+
+_DETAIL_SHARE = 0.7  # of the splats are drawn in proportion to the gradient, the others evenly
+_SIZE = 0.3  # standard deviation in units of the local distance between splats of a layer; small ones grow faster
+_MIN_LENGTH = 0.5  # pixels
+_COLOR_SHARE = 0.1  # of the picture's colour that a splat starts with: a splat of no colour has no gradient
+
+
+def layer_ends(num_splats: int, shares: Sequence[float]) -> list[int]:
+    """Cumulative layer sizes, at least one splat per layer, the last equal to `num_splats`."""
+    cumulative = np.cumsum(np.asarray(shares, np.float64))
+    ends = np.rint(num_splats * cumulative / cumulative[-1]).astype(int)
+    lowest = np.arange(1, len(ends) + 1)
+    highest = num_splats - np.arange(len(ends) - 1, -1, -1)
+    return [int(end) for end in np.clip(ends, lowest, highest)]
+
+
+def mean_background(picture: UnitFrame) -> NDArray[np.float32]:
+    """[C] mean of each plane, on the 8-bit grid that the stream has for it."""
+    return np.array([np.rint(plane.mean(dtype=np.float64) * 255) / 255 for plane in picture], np.float32)
+
+
+def start_splats(
+    picture: UnitFrame,
+    background: NDArray[np.float32],
+    ends: Sequence[int],
+    rng: np.random.Generator,
+) -> Splats:
+    """Splats for a fit to begin with, layer after layer, each layer spread over the whole picture."""
+    height, width = picture[0].shape
+    guide = np.mean(picture, axis=0) if len({plane.shape for plane in picture}) == 1 else picture[0]
+    slopes = [np.gradient(guide, axis=axis) if guide.shape[axis] > 1 else np.zeros_like(guide) for axis in (0, 1)]
+    detail = np.hypot(*slopes).astype(np.float64) + 1e-6
+    density = (_DETAIL_SHARE * detail / detail.sum() + (1 - _DETAIL_SHARE) / detail.size).ravel()
+    count = ends[-1]
+    # a picture with fewer pixels than splats starts several at one place; they part as they are fitted
+    places = rng.choice(density.size, count, replace=count > density.size, p=density / density.sum())
+    rows, columns = np.divmod(places, width)
+
+    layer_sizes = np.diff([0, *ends])
+    splats_here = density[places] * np.repeat(layer_sizes, layer_sizes)  # of this layer, per pixel
+    lengths = np.maximum(_SIZE / np.sqrt(splats_here), _MIN_LENGTH)
+    cholesky = np.stack([lengths, np.zeros(count), lengths], axis=1)
+    colors = [
+        plane[rows * plane.shape[0] // height, columns * plane.shape[1] // width] - under
+        for plane, under in zip(picture, background, strict=True)
+    ]
+    # off the pixel centres by a little, or equal neighbours would stay equal
+    means = np.stack([2 * (columns + 0.5) / width - 1, 2 * (rows + 0.5) / height - 1], axis=1)
+    means += rng.uniform(-0.25, 0.25, means.shape) * 2 / np.array([width, height])
+    return Splats(
+        means.astype(np.float32), cholesky.astype(np.float32), _COLOR_SHARE * np.stack(colors, 1).astype(np.float32)
+    )
