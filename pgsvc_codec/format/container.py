@@ -134,6 +134,7 @@ class StreamWriter:
         self._progression = progression
         self._seekable = seekable
         self._gops: list[IndexGop] = []
+        self._overhead = 0  # bytes written outside the segments
         self._frame_count = 0
         self._position = 0  # of the next segment, from the first byte of the segments
         self._spool: BinaryIO = sink
@@ -145,6 +146,7 @@ class StreamWriter:
                 flags=0, stream_header_length=len(stream_header), index_offset=0, index_length=0, total_length=0
             )
             sink.write(seal(file_header.pack()) + stream_header)
+            self._overhead = FILE_HEADER_BYTES + len(stream_header)
 
     def __enter__(self) -> Self:
         return self
@@ -198,9 +200,15 @@ class StreamWriter:
                 self._write_indexed()
             else:
                 index = seal(Index(gops=tuple(self._gops)).pack())
-                self._sink.write(index + Trailer(index_length=len(index)).pack())
+                trailer = Trailer(index_length=len(index)).pack()
+                self._sink.write(index + trailer)
+                self._overhead += len(index) + len(trailer)
         finally:
             self.discard()
+
+    def level_bytes(self, level: int) -> int:
+        """Bytes of headers, index and the segments of the first `level` layers, once closed; all layers: the stream."""
+        return self._overhead + sum(entry.length for gop in self._gops for entry in gop.layers[:level])
 
     def discard(self) -> None:
         """Drop the temporary file, without writing any more."""
@@ -220,6 +228,7 @@ class StreamWriter:
             index_length=len(index),
             total_length=index_offset + len(index) + self._position,
         )
+        self._overhead = index_offset + len(index)
         self._sink.write(seal(file_header.pack()) + stream_header + index)
         self._spool.seek(0)
         if layer_order:

@@ -25,4 +25,4 @@ def is_cut(motion: Motion, gop_frames: int, keyint: int, min_keyint: int, thresh
     if gop_frames < min_keyint or threshold <= 0:
         return False
     bias = threshold / 100 * (0.25 + 0.75 * min(1.0, gop_frames / max(keyint, 1)))
-    return motion.residual > _NOISE and motion.residual >= (1.0 - bias) * motion.texture
+    return bool(motion.residual > _NOISE and motion.residual >= (1.0 - bias) * motion.texture)

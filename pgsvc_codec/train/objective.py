@@ -63,14 +63,3 @@ class Objective:
         """Eq. 7 for one iteration, per luma sample."""
         per_level = squared_error @ self.channel_weights / (self.width * self.height)
         return float(np.asarray(level_weights) @ per_level)
-
-    def render(self, splats: Splats, background: NDArray[np.float32], ends: Sequence[int]) -> list[UnitFrame]:
-        """The pictures that the first `ends[k]` splats sum to, unclipped float32 planes."""
-        planes: list[list[NDArray[np.float32]]] = [[] for _ in ends]
-        for grid, channels in self.groups:
-            drawn = self.rasterizer.render(
-                splats, self.width, self.height, grid, channels, background[channels], ends
-            )
-            for level, group in enumerate(drawn):
-                planes[level].extend(group)
-        return [tuple(level) for level in planes]

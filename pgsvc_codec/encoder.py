@@ -1,0 +1,277 @@
+"""Frames in, a `.pgs` stream out: decides frame types, has frames fitted, codes them and writes GOPs.
+
+The loop is closed: a P-frame is fitted from what the decoder will have, and the PSNR reported is that of the
+decoder's own pictures.  One frame is in memory beside its predecessor's luma, so clips may be of any length.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgsvc_codec import __version__
+from pgsvc_codec.coding.payload import LayerEncoder
+from pgsvc_codec.coding.quant import QuantTables
+from pgsvc_codec.config import EncodeConfig, EncodePlan
+from pgsvc_codec.format.constants import QUALITY
+from pgsvc_codec.format.container import Gop, LayerSegment, StreamWriter
+from pgsvc_codec.format.header import EncoderRecord, LayersRecord, LevelRecord, StreamHeader, VideoRecord
+from pgsvc_codec.metrics import PsnrMeter
+from pgsvc_codec.picture import Frame, check_frame, plane_grids, to_unit
+from pgsvc_codec.render.backend import load
+from pgsvc_codec.render.frames import paint_levels
+from pgsvc_codec.train.fit import FrameFit, fit_inter, fit_intra
+from pgsvc_codec.train.keyframes import is_cut
+from pgsvc_codec.train.motion import Motion, estimate_motion
+from pgsvc_codec.train.objective import Objective
+from pgsvc_codec.train.start import layer_ends
+from pgsvc_codec.video import Chroma, Range, VideoInfo
+
+
+class FrameSource(Protocol):
+    """What `encode` reads: `media.open_source` gives one, any object of this shape will do."""
+
+    info: VideoInfo
+    frame_count: int | None  # None where nobody knows yet
+    still: bool  # a single picture rather than a clip of one frame
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+
+class Progress(NamedTuple):
+    """Where an encode stands, after each frame."""
+
+    frames: int  # done
+    frame_count: int | None  # in all, if known
+    size_bytes: int  # of payloads so far
+    psnr: float  # dB, all layers, over the frames done
+    seconds: float
+
+
+class LevelReport(NamedTuple):
+    """One level of a finished stream, cumulative over its layers."""
+
+    layers: int
+    splats: int  # summed over frames
+    size_bytes: int  # of segments
+    psnr: float  # dB, see `metrics.PsnrMeter.combined`
+    psnr_planes: tuple[float, ...]
+
+
+class EncodeReport(NamedTuple):
+    """What `encode` did."""
+
+    frames: int
+    size_bytes: int  # of the whole stream
+    levels: tuple[LevelReport, ...]
+    gops: int
+    seconds: float
+    device: str
+    plan: EncodePlan
+
+
+@dataclass
+class _OpenGop:
+    """The GOP being coded."""
+
+    first_frame: int
+    scene_cut: bool
+    coders: list[LayerEncoder]
+    payloads: list[list[bytes]]  # per layer, per frame
+    splats: list[int]  # per layer, summed over frames
+    meters: list[PsnrMeter]  # per level
+    tables_intra: list[QuantTables] = field(default_factory=list)
+    tables_inter: list[QuantTables] | None = None
+
+    @property
+    def frames(self) -> int:
+        return len(self.payloads[0])
+
+
+class _Encoder:
+    """State of one `encode`."""
+
+    def __init__(self, info: VideoInfo, plan: EncodePlan, device: str, writer: StreamWriter) -> None:
+        self.info = info
+        self.plan = plan
+        self.writer = writer
+        self.rasterizer = load(device)
+        self.grids = plane_grids(info)
+        self.num_layers = len(plan.layer_shares)
+        self.frames = 0
+        self.gops = 0
+        self.payload_bytes = 0
+        self.splats = [0] * self.num_layers
+        self.meters = self._new_meters()
+        self._gop: _OpenGop | None = None
+        self._luma: NDArray[np.float32] | None = None  # of the previous source frame
+
+    def _new_meters(self) -> list[PsnrMeter]:
+        is_rgb = self.info.chroma is Chroma.RGB
+        return [PsnrMeter(self.info.max_code, is_rgb=is_rgb) for _ in range(self.num_layers)]
+
+    def add(self, frame: Frame) -> None:
+        """Code one frame."""
+        check_frame(frame, self.info)
+        picture = to_unit(frame, self.info)
+        motion = None if self._luma is None else estimate_motion(self._luma, picture[0])
+        self._luma = picture[0]
+        cut = self._gop is not None and motion is not None and self._is_cut(motion, self._gop)
+        if cut or self._gop is None or self._gop.frames >= self.plan.keyint:
+            self.finish_gop()
+            self._gop = self._open_gop(scene_cut=cut)
+        # a seed per frame: a GOP then does not depend on how many random numbers earlier ones drew
+        rng = np.random.default_rng([self.plan.seed, self.frames])
+        objective = Objective(picture, self.grids, self.rasterizer)
+        if self._gop.frames == 0 or motion is None:
+            self._code_intra(self._gop, fit_intra(objective, self.plan, rng))
+        else:
+            self._code_inter(self._gop, objective, motion, rng)
+        self._account(self._gop, frame)
+        self.frames += 1
+
+    def _is_cut(self, motion: Motion, gop: _OpenGop) -> bool:
+        return is_cut(motion, gop.frames, self.plan.keyint, self.plan.min_keyint, self.plan.scenecut)
+
+    def _open_gop(self, *, scene_cut: bool) -> _OpenGop:
+        channels = self.info.chroma.num_planes
+        layers = range(self.num_layers)
+        return _OpenGop(
+            first_frame=self.frames,
+            scene_cut=scene_cut,
+            coders=[LayerEncoder(layer, channels) for layer in layers],
+            payloads=[[] for _ in layers],
+            splats=[0 for _ in layers],
+            meters=self._new_meters(),
+        )
+
+    def _code_intra(self, gop: _OpenGop, fit: FrameFit) -> None:
+        gop.tables_intra = fit.tables
+        for layer, (coder, splats) in enumerate(zip(gop.coders, fit.layers, strict=True)):
+            background = fit.background if layer == 0 else None
+            gop.payloads[layer].append(coder.encode_intra(splats, fit.tables[layer], background=background))
+
+    def _code_inter(self, gop: _OpenGop, objective: Objective, motion: Motion, rng: np.random.Generator) -> None:
+        reference = [coder.decoded for coder in gop.coders]
+        background = gop.coders[0].background
+        fit = fit_inter(objective, self.plan, rng, reference, background, motion, gop.tables_inter)
+        gop.tables_inter = fit.tables
+        for layer, coder in enumerate(gop.coders):
+            payload = coder.encode_inter(
+                fit.layers[layer],
+                fit.tables[layer],
+                survivors=np.ones(len(reference[layer]), np.bool_),
+                injected=reference[layer][:0],
+                tables_intra=gop.tables_intra[layer],
+            )
+            gop.payloads[layer].append(payload)
+
+    def _account(self, gop: _OpenGop, frame: Frame) -> None:
+        """Measure what the decoder will show, level by level."""
+        layers = [coder.decoded for coder in gop.coders]
+        levels = range(1, self.num_layers + 1)
+        size = (self.info.width, self.info.height)
+        pictures = paint_levels(
+            self.rasterizer, layers, gop.coders[0].background, size, self.grids, self.info.max_code, levels
+        )
+        for level, picture in enumerate(pictures):
+            gop.meters[level].add(frame, picture)
+            self.meters[level].add(frame, picture)
+        for layer, splats in enumerate(layers):
+            gop.splats[layer] += len(splats)
+            self.splats[layer] += len(splats)
+            self.payload_bytes += len(gop.payloads[layer][-1])
+
+    def finish_gop(self) -> None:
+        """Write the open GOP, if there is one."""
+        gop, self._gop = self._gop, None
+        if gop is None:
+            return
+        segments = [
+            LayerSegment(payloads, splats, meter.combined)
+            for payloads, splats, meter in zip(gop.payloads, gop.splats, gop.meters, strict=True)
+        ]
+        self.writer.write_gop(Gop(gop.first_frame, segments, key=True, scene_cut=gop.scene_cut))
+        self.gops += 1
+
+
+def _stream_header(info: VideoInfo, plan: EncodePlan) -> StreamHeader:
+    ends = layer_ends(plan.splats, plan.layer_shares)
+    return StreamHeader(
+        video=VideoRecord(
+            width=info.width,
+            height=info.height,
+            rate=info.rate,
+            chroma=int(info.chroma),
+            depth=info.depth,
+            matrix=int(info.matrix),
+            primaries=info.primaries,
+            transfer=info.transfer,
+            color_range=int(info.range is Range.FULL),
+            siting=int(info.siting),
+        ),
+        layers=LayersRecord(
+            scalability=QUALITY,
+            levels=tuple(LevelRecord(width=info.width, height=info.height, splats=end) for end in ends),
+        ),
+        encoder=EncoderRecord(text=f"pgsvc {__version__}"),
+    )
+
+
+def encode(
+    source: FrameSource,
+    sink: BinaryIO,
+    config: EncodeConfig,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    seekable: bool = True,
+) -> EncodeReport:
+    """Encode all frames of a source.
+
+    Args:
+        source: frames and what they are; read once.
+        sink: where the stream goes, at its current position.
+        config: options.
+        progress: called after every frame.
+        seekable: False writes GOP by GOP, with the index at the end, for pipes.
+
+    Raises:
+        ConfigError: options do not fit the source or each other.
+        InputError: the source is empty, or a frame is not what the source's info says.
+        BackendError: the device is not available.
+    """
+    started = time.monotonic()
+    info = source.info
+    plan = config.resolve(info.width, info.height, info.rate, still=source.still and seekable)
+    header = _stream_header(info, plan)
+    with StreamWriter(sink, header, progression=plan.progression, seekable=seekable) as writer:
+        encoder = _Encoder(info, plan, config.device, writer)
+        for frame in source:
+            encoder.add(frame)
+            if progress is not None:
+                seconds = time.monotonic() - started
+                psnr = encoder.meters[-1].combined
+                progress(Progress(encoder.frames, source.frame_count, encoder.payload_bytes, psnr, seconds))
+        encoder.finish_gop()
+    return _report(encoder, writer, config, time.monotonic() - started)
+
+
+def _report(encoder: _Encoder, writer: StreamWriter, config: EncodeConfig, seconds: float) -> EncodeReport:
+    levels = [
+        LevelReport(level, sum(encoder.splats[:level]), writer.level_bytes(level), meter.combined, meter.planes)
+        for level, meter in enumerate(encoder.meters, start=1)
+    ]
+    return EncodeReport(
+        frames=encoder.frames,
+        size_bytes=writer.level_bytes(encoder.num_layers),
+        levels=tuple(levels),
+        gops=encoder.gops,
+        seconds=seconds,
+        device="cpu" if config.device == "auto" else config.device,
+        plan=encoder.plan,
+    )

@@ -1,0 +1,64 @@
+"""How near a picture is to its source, in code values.
+
+PSNR of a sequence comes from the squared error summed over its frames: a perfect frame does not make it infinite,
+and neither does averaging decibels hide a bad one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pgsvc_codec.picture import Frame
+
+_WEIGHTS_420 = (6.0, 1.0, 1.0)  # luma, Cb, Cr: the usual weighting of planes' PSNR for subsampled video
+MAX_PSNR = 100.0  # dB, reported for equal pictures
+
+
+def psnr_of(squared_error: float, samples: int, max_code: int) -> float:
+    """PSNR in dB of a summed squared error in code values; `MAX_PSNR` where there is none."""
+    if squared_error == 0:
+        return MAX_PSNR
+    return min(MAX_PSNR, 10.0 * math.log10(max_code**2 * samples / squared_error))
+
+
+class PsnrMeter:
+    """Squared errors of a sequence, plane by plane.
+
+    Args:
+        max_code: 255 or 1023.
+        is_rgb: planes weigh alike, by their samples; else 6:1:1 on the planes' PSNR, or luma alone.
+    """
+
+    def __init__(self, max_code: int, *, is_rgb: bool) -> None:
+        self.max_code = max_code
+        self.is_rgb = is_rgb
+        self.squared_errors: list[float] = []
+        self.samples: list[int] = []
+
+    def add(self, reference: Frame, distorted: Frame) -> None:
+        """Take in one frame: planes of equal shapes."""
+        if not self.samples:
+            self.squared_errors = [0.0] * len(reference)
+            self.samples = [0] * len(reference)
+        for plane, (a, b) in enumerate(zip(reference, distorted, strict=True)):
+            difference = a.astype(np.int32) - b
+            self.squared_errors[plane] += float((difference * difference).sum(dtype=np.int64))
+            self.samples[plane] += a.size
+
+    @property
+    def planes(self) -> tuple[float, ...]:
+        """PSNR of each plane, dB."""
+        return tuple(
+            psnr_of(error, samples, self.max_code)
+            for error, samples in zip(self.squared_errors, self.samples, strict=True)
+        )
+
+    @property
+    def combined(self) -> float:
+        """One figure, dB: over all samples (RGB), 6:1:1 of the planes' PSNR (Y′CbCr), luma (gray)."""
+        if self.is_rgb:
+            return psnr_of(sum(self.squared_errors), sum(self.samples), self.max_code)
+        weights = _WEIGHTS_420[: len(self.planes)]
+        return sum(w * p for w, p in zip(weights, self.planes, strict=True)) / sum(weights)
