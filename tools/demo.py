@@ -32,11 +32,9 @@ from pgsvc_codec.metrics import PsnrMeter
 from pgsvc_codec.picture import Frame, to_rgb
 from pgsvc_codec.video import Chroma, Matrix, Range, VideoInfo
 
-DEMO = Path(__file__).resolve().parents[1] / "demo"
-
 CLIP_INFO = VideoInfo(320, 180, Fraction(24), matrix=Matrix.BT601)
 SCENE_FRAMES = 12
-CLIP_SPLATS = 2500
+CLIP_SPLATS = 1200
 
 # Scenes as chains of FFmpeg filters: a flight over a landscape, then a zoom into the Mandelbrot set.
 _LANDSCAPE_COLORS = (
@@ -73,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clip", type=Path, help="video to use (default: one is made)")
     parser.add_argument("--frames", type=int, default=48, help="frames to use at most (default: 48)")
     parser.add_argument("--preset", default="fast", help="of pgsvc-encode (default: fast)")
-    parser.add_argument("--output", type=Path, default=DEMO, help="folder of the results (default: demo)")
+    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder of the results (default: demo)")
     options = parser.parse_args(arguments)
 
     options.output.mkdir(parents=True, exist_ok=True)

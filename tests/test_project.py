@@ -1,0 +1,235 @@
+"""The project around the package: what its files promise each other and a newcomer."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from fnmatch import fnmatch
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import pgsvc_codec
+from pgsvc_codec import config
+from pgsvc_codec.format import constants
+from pgsvc_codec.train import schedule
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pgsvc_codec"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def project_files() -> list[Path]:
+    """All files but those that .gitignore names, and git's own."""
+    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").split()] + [".git"]
+
+    def is_ours(path: Path) -> bool:
+        return not any(fnmatch(path.name, pattern) for pattern in ignored)
+
+    found = []
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if is_ours(Path(name))]
+        found += [Path(folder, name) for name in files if is_ours(Path(name))]
+    return sorted(found)
+
+
+def code_blocks(text: str) -> list[str]:
+    """The indented blocks of a Markdown text."""
+    return [block.strip("\n") for block in re.findall(r"(?:^(?: {4}.*)?\n)+", text, re.MULTILINE) if block.strip()]
+
+
+# README
+
+
+def test_readme_begins_with_the_two_commands() -> None:
+    lines = code_blocks(README)[0].splitlines()
+    assert [line.split("#")[0].strip() for line in lines] == ["make demo", "make test"]
+    assert "CLIP=my.mp4" in lines[0]
+
+
+def test_readme_fits() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("command", ["encode", "decode", "info"])
+def test_readme_uses_options_that_exist(command: str) -> None:
+    uses = re.findall(rf"pgsvc-{command} ([^|#`\n]*)", "\n".join(code_blocks(README)))
+    named = {word for use in uses for word in use.split() if re.fullmatch(r"--?[a-z][a-z-]*", word)}
+    assert uses
+    program = f"from pgsvc_codec.cli.{command} import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True)
+    assert named - set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", done.stdout)) == set()
+
+
+def test_readme_maps_every_module() -> None:
+    described = set(re.findall(r"`(\w+)`", README.split("## The package")[1].split("\n`coding`")[0]))
+    units = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert units - {"__init__"} <= described
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "bitstream_spec.md"])
+def test_links_and_named_files_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!#|\w+:)([^)#]+)\)", text)
+    files = [word for word in re.findall(r"`([\w/]+\.(?:md|py|txt|toml))`", text) if "/" in word]
+    missing = [target for target in links + files if not (ROOT / target).exists() and not (PACKAGE / target).exists()]
+    assert missing == []
+
+
+# Make and continuous integration
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "lint", "types", "clean"])
+def test_make_has_the_target(target: str) -> None:
+    assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
+    assert target in re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split()
+
+
+def test_ci_runs_make_test() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert re.search(r"make .*\btest$", script.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+# Dependencies
+
+
+def requirements() -> dict[str, Requirement]:
+    """Everything that pyproject.toml asks for, extras included."""
+    project = PYPROJECT["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    return {canonicalize_name(found.name): found for found in map(Requirement, lines)}
+
+
+def pins() -> dict[str, str]:
+    """Version of each name in constraints.txt."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    found = [re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.]*)", line) for line in lines if line[:1] != "#"]
+    assert all(found), "a line of constraints.txt is not NAME==VERSION"
+    return {canonicalize_name(match[1]): match[2] for match in found}
+
+
+def test_constraints_pin_every_dependency_within_its_bounds() -> None:
+    outside = {
+        name: pins().get(name, "not pinned")
+        for name, requirement in requirements().items()
+        if not requirement.specifier.contains(pins().get(name, "0"))
+    }
+    assert outside == {}
+
+
+def test_every_dependency_is_bounded_on_both_sides() -> None:
+    open_ended = [
+        str(requirement)
+        for requirement in requirements().values()
+        if {specifier.operator for specifier in requirement.specifier} != {">=", "<"}
+    ]
+    assert open_ended == []
+
+
+def test_constraints_pin_what_dependencies_bring_along_and_nothing_else() -> None:
+    needed = set(requirements())
+    waiting = list(needed)
+    while waiting:
+        name = waiting.pop()
+        try:
+            lines = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:  # not for this platform, or not installed by who runs this
+            continue
+        for requirement in map(Requirement, lines):
+            brought = canonicalize_name(requirement.name)
+            # a CUDA build of torch names its own parts, at versions of its own
+            is_cuda = name == "torch" and re.match("nvidia-|cuda-|triton", brought)
+            applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if applies and not is_cuda and brought not in needed:
+                needed.add(brought)
+                waiting.append(brought)
+    assert needed == set(pins())
+
+
+def test_torch_is_pinned_exactly() -> None:
+    assert pins()["torch"] == "2.13.0"
+
+
+def test_triton_is_for_tests_on_linux_only() -> None:
+    assert not any("triton" in line for line in PYPROJECT["project"]["dependencies"])
+    marker = requirements()["triton"].marker
+    assert marker.evaluate({"sys_platform": "linux", "platform_machine": "x86_64"})
+    assert not marker.evaluate({"sys_platform": "darwin", "platform_machine": "arm64"})
+
+
+# Package
+
+
+def test_version_has_one_source() -> None:
+    assert PYPROJECT["project"]["dynamic"] == ["version"]
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "pgsvc_codec.__version__"}
+    assert re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", pgsvc_codec.__version__)
+
+
+@pytest.mark.parametrize("name", ["pgsvc-encode", "pgsvc-decode"])
+def test_launchers_run_from_any_folder(name: str, tmp_path: Path) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PATH": path}
+    command = [ROOT / "bin" / name, "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert f"Usage: {name}" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_says_what_it_is(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring
+    assert docstring.splitlines()[0].endswith((".", ":")) or len(docstring.splitlines()) > 1
+
+
+def test_limits_of_options_are_those_of_the_format() -> None:
+    limits = (config.MAX_LAYERS, config.MAX_SPLATS, config.MAX_KEYINT)
+    assert limits == (constants.MAX_LAYERS, constants.MAX_SPLATS, constants.MAX_GOP_FRAMES)
+
+
+def test_profiles_of_options_are_those_of_the_format() -> None:
+    assert set(config.PROFILES) == set(constants.PROFILE_NAMES.values())
+
+
+def test_level_schedules_of_options_are_those_of_the_fit() -> None:
+    assert set(config.LEVEL_SCHEDULES) == set(schedule.LEVEL_SCHEDULES)
+
+
+# Hygiene
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?<![\w./-])/(?:work|tmp|home|root|opt|mnt)/\w",  # a path of one machine
+        r"pypi\.(?:org|python)|pythonhosted\.org|download\.pytorch\.org|index-url|find-links",  # where to install from
+    ],
+    ids=["machine paths", "registries"],
+)
+def test_no_file_names_a_machine(pattern: str) -> None:
+    found = []
+    for path in project_files():
+        data = path.read_bytes()
+        if path == Path(__file__).resolve() or b"\0" in data:
+            continue
+        lines = data.decode("utf-8").splitlines()
+        found += [
+            f"{path.relative_to(ROOT)}:{n}: {line}" for n, line in enumerate(lines, 1) if re.search(pattern, line)
+        ]
+    assert found == []
+
+
+def test_files_are_small() -> None:
+    large = {str(path.relative_to(ROOT)): path.stat().st_size for path in project_files()}
+    assert {name: size for name, size in large.items() if size > 500_000} == {}
