@@ -7,22 +7,33 @@ accepted, 5 verification mismatch, 6 target not reached, 7 no such device; 130, 
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
+import re
+import shutil
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import IntEnum
-from types import FrameType
-from typing import Any, BinaryIO, NoReturn
+from fractions import Fraction
+from types import FrameType, TracebackType
+from typing import Any, BinaryIO, NoReturn, Self
 
 import click
 
 from pgsvc_codec import __version__
 from pgsvc_codec.errors import BackendError, ConfigError, FormatError, InputError, OutputError, PgsError
+from pgsvc_codec.video import VideoInfo
 
 _DEBUG = f"{__name__}.debug"
+
+PROGRESS_MODES = ("auto", "on", "off", "json")
+_PLAIN_SECONDS = 30.0  # least time between progress lines that stay
+_LIVE_SECONDS = 0.1  # and between drawings of the one that is redrawn
 
 
 class ExitCode(IntEnum):
@@ -83,6 +94,7 @@ def pgs_command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
 
 def run(command: click.Command) -> NoReturn:
     """Run a command on `sys.argv` and exit: the body of each console script."""
+    _replace_closed_streams()
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a closed pipe ends us quietly, as it does cat
     signal.signal(signal.SIGTERM, _terminate)
@@ -143,6 +155,17 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
+def _replace_closed_streams() -> None:
+    """Put something where the caller closed stdout or stderr, lest messages go to stdout and data into a file of ours.
+
+    Messages are then dropped; data cannot be written, which is an error as soon as there is any.
+    """
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
 def _abandon_stdout() -> None:
     """Keep the interpreter from complaining, on its way out, about output that could not be written."""
     try:
@@ -155,9 +178,11 @@ def open_input(path: str) -> AbstractContextManager[BinaryIO]:
     """A binary file to read; ``-`` is standard input.
 
     Raises:
-        InputError: it is missing, a directory, or may not be read.
+        InputError: it is missing, a directory, may not be read, or a terminal.
     """
     if path == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise InputError("standard input is closed or a terminal, allowed a pipe or a file")
         return nullcontext(sys.stdin.buffer)
     try:
         return open(path, "rb")
@@ -192,3 +217,163 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def parse_size(value: str, *, words: Sequence[str] = ()) -> tuple[int, int]:
+    """Width and height of an option's value such as ``1920x1080``; `words` are what else the option allows."""
+    match = re.fullmatch(r"([0-9]{1,5})[xX]([0-9]{1,5})", value)
+    if match is None:
+        raise click.BadParameter(f"got {value!r}, allowed {' or '.join(('WxH', *words))}")
+    return int(match[1]), int(match[2])
+
+
+def refuse_collisions(input: str, **outputs: str | None) -> None:
+    """Refuse one file, or standard output, in two roles; None is no file.
+
+    Raises:
+        ConfigError: two names mean the same.
+    """
+    seen = {} if input == "-" else {os.path.realpath(input): "input"}
+    for role, name in outputs.items():
+        if name is None or name == os.devnull:
+            continue
+        place = name if name == "-" else os.path.realpath(name)
+        if place in seen:
+            raise ConfigError(f"{name}: got as {seen[place]} and as {role}, allowed once")
+        seen[place] = role
+
+
+def video_document(info: VideoInfo, frames: int) -> dict[str, Any]:
+    """What pixels are, for a JSON document."""
+    return {
+        "w": info.width,
+        "h": info.height,
+        "frames": frames,
+        "fps": float(info.rate),
+        "pix_fmt": info.pix_fmt,
+        "range": info.range.value,
+        "matrix": info.matrix.name.lower(),
+    }
+
+
+def finite(value: float, digits: int = 4) -> float | None:
+    """A rounded number for a JSON document, which knows no infinity."""
+    return round(value, digits) if math.isfinite(value) else None
+
+
+class Console:
+    """What a command says on stderr: notes, warnings and how far it is, none within another's line.
+
+    As a context manager it ends the progress line at the end of the block.
+    """
+
+    def __init__(
+        self, command: str, *, progress: str | None, quiet: bool, verbose: bool, is_strict: bool = False
+    ) -> None:
+        """`progress` is one of `PROGRESS_MODES`, None for auto, which says nothing when `quiet`."""
+        if quiet and verbose:
+            raise ConfigError("got -q and -v, allowed one of them")
+        self.warnings: list[str] = []
+        self._command = command
+        self._quiet = quiet
+        self._verbose = verbose
+        self._is_strict = is_strict
+        self._mode = progress or ("off" if quiet else "auto")
+        self._live = self._mode in ("auto", "on") and sys.stderr.isatty()
+        self._next = time.monotonic() + (0 if self._live else _PLAIN_SECONDS)
+        self._drawn = 0  # characters of the line that will be redrawn
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._drawn:
+            print(file=sys.stderr)
+            self._drawn = 0
+
+    def note(self, text: str) -> None:
+        """Text for people, unless they want quiet."""
+        if not self._quiet:
+            self._print(text)
+
+    def detail(self, text: str) -> None:
+        """Text for people who asked for more."""
+        if self._verbose:
+            self._print(text)
+
+    def warn(self, message: str, code: ExitCode = ExitCode.USAGE) -> None:
+        """One line that is said even where quiet is wanted, and kept in `warnings`; the same is said once.
+
+        Raises:
+            CommandError: in a strict command, with `code`.
+        """
+        if self._is_strict:
+            raise CommandError(code, message)
+        if message not in self.warnings:
+            self.warnings.append(message)
+            self._print(f"{self._command}: {message}")
+
+    def progress(
+        self,
+        frames: int,
+        frame_count: int | None,
+        seconds: float,
+        *,
+        rate: Fraction = Fraction(0),
+        size_bytes: int | None = None,
+        psnr: float | None = None,
+    ) -> None:
+        """Say how far the work is.
+
+        Args:
+            frames: done, 1 or more.
+            frame_count: in all, None if unknown.
+            seconds: that these frames took.
+            rate: of the video, in frames per second; of use with `size_bytes` only.
+            size_bytes: written for these frames, where that is of interest.
+            psnr: of these frames in dB, likewise.
+        """
+        if self._mode == "off":
+            return
+        speed = frames / seconds if seconds else 0.0
+        eta = None if frame_count is None else (frame_count - frames) * seconds / frames
+        if self._mode == "json":
+            event: dict[str, Any] = {"event": "frame", "n": frames, "of": frame_count, "fps": finite(speed)}
+            event |= {} if size_bytes is None else {"bytes": size_bytes}
+            event |= {} if psnr is None else {"psnr": finite(psnr)}
+            self._print(json.dumps(event | {"eta_s": None if eta is None else round(eta)}))
+            return
+        now = time.monotonic()
+        is_due = now >= self._next or (frames == frame_count if self._live else self._mode == "on")
+        if not is_due:
+            return
+        parts = [f"{frames} frames" if frame_count is None else f"{frames}/{frame_count} frames", f"{speed:.2f} fps"]
+        if size_bytes is not None:
+            parts.append(f"{size_bytes * 8 / 1000 * float(rate) / frames:.1f} kb/s")
+            if frame_count is not None:
+                parts.append(f"est {format_size(size_bytes / frames * frame_count)}")
+        if psnr is not None:
+            parts.append(f"PSNR {psnr:.1f}")
+        if eta is not None:
+            parts.append(f"eta {format_duration(eta)}")
+        share = "" if frame_count is None else f"[{100 * frames / frame_count:.1f}%] "
+        self._show(share + "  ".join(parts), now)
+
+    def _show(self, line: str, now: float) -> None:
+        if not self._live:
+            self._next = now + _PLAIN_SECONDS
+            self._print(line)
+            return
+        self._next = now + _LIVE_SECONDS
+        line = line[: shutil.get_terminal_size().columns - 1]  # a line that wraps cannot be redrawn
+        sys.stderr.write(f"\r{line.ljust(self._drawn)}")
+        sys.stderr.flush()
+        self._drawn = len(line)
+
+    def _print(self, text: str) -> None:
+        if self._drawn:
+            sys.stderr.write(f"\r{' ' * self._drawn}\r")
+            self._drawn = 0
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,295 @@
+"""pgsvc-encode: pixels in, a layered .pgs stream out."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import click
+
+from pgsvc_codec import __version__
+from pgsvc_codec.cli.common import (
+    PROGRESS_MODES,
+    Console,
+    finite,
+    format_size,
+    format_table,
+    parse_size,
+    pgs_command,
+    refuse_collisions,
+    run,
+    video_document,
+)
+from pgsvc_codec.config import LEVEL_SCHEDULES, PRESETS, PROFILES, PROGRESSIONS, EncodeConfig
+from pgsvc_codec.describe import describe_file
+from pgsvc_codec.errors import ConfigError
+from pgsvc_codec.video import PIX_FMTS, Chroma, Matrix, Range, VideoInfo
+
+if TYPE_CHECKING:
+    from pgsvc_codec.encoder import EncodeReport, Progress
+    from pgsvc_codec.media.source import Source
+
+NAME = "pgsvc-encode"
+
+_MATRICES = {matrix.name.lower(): matrix for matrix in Matrix if matrix is not Matrix.RGB}
+# What only a sequence has a use for.
+_SEQUENCE_OPTIONS = ("fps", "keyint", "min_keyint", "scenecut")
+
+
+def _parse_rate(value: str) -> Fraction:
+    """Frames per second from N, N.M or N/D."""
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6}|/0*[1-9][0-9]{0,8})?", value):
+        raise click.BadParameter(f"got {value!r}, allowed N or N/D, as 25 or 30000/1001")
+    return Fraction(value)
+
+
+def _parse_count(value: str) -> int:
+    """A number that may be in thousands: 12000, 12k, 1.5k."""
+    match = re.fullmatch(r"([0-9]{1,9})|([0-9]{1,6}(?:\.[0-9]{1,3})?)k", value, re.IGNORECASE)
+    if match is None:
+        raise click.BadParameter(f"got {value!r}, allowed a number such as 12000 or 12k")
+    return int(match[1]) if match[1] else int(Fraction(match[2]) * 1000)
+
+
+def _parse_shares(value: str) -> tuple[float, ...]:
+    """Numbers separated by commas."""
+    number = r"([0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9})"
+    if not re.fullmatch(rf"{number}(,{number})*", value):
+        raise click.BadParameter(f"got {value!r}, allowed numbers such as 1,1,2.5")
+    return tuple(map(float, value.split(",")))
+
+
+@pgs_command(NAME)
+@click.argument("names", nargs=-1, metavar="INPUT OUTPUT")
+@click.option("-i", "--input", metavar="INPUT", help="Instead of the first argument.")
+@click.option("-o", "--output", metavar="OUTPUT", help="Instead of the last argument.")
+@click.option("--y4m", is_flag=True, help="Insist that the input is y4m.")
+@click.option("-s", "--size", "--input-res", type=parse_size, metavar="WxH", help="Of raw video.")
+@click.option("--pix-fmt", type=click.Choice(list(PIX_FMTS)), help="Of raw video.  [default: by name, yuv420p]")
+@click.option("--fps", type=_parse_rate, metavar="N[/D]", help="Frames per second.  [default: as the input, 25]")
+@click.option("--range", "range_", type=click.Choice(["limited", "full", "auto"]), help="Of the code values.")
+@click.option("--colormatrix", type=click.Choice([*_MATRICES, "auto"]), help="Matrix coefficients of the input.")
+@click.option("--seek", "--start", type=int, default=0, metavar="N", help="Frames to skip.")
+@click.option("-f", "--frames", "--limit", type=int, metavar="N", help="Frames to encode.  [default: all]")
+@click.option("-L", "--layers", type=int, metavar="N", help=f"Layers.  [default: {EncodeConfig.layers}]")
+@click.option("--layer-split", type=_parse_shares, metavar="A,B,..", help="Shares of the splats.  [default: equal]")
+@click.option("-n", "--splats", type=_parse_count, metavar="N", help="Per frame.  [default: 12k per 1080p, by area]")
+@click.option("--preset", type=click.Choice(list(PRESETS)), help=f"Speed.  [default: {EncodeConfig.preset}]")
+@click.option("--iterations", type=int, metavar="N", help="Of an I-frame's fit; beats the preset.")
+@click.option("--profile", type=click.Choice(PROFILES), help=f"Coding tools.  [default: {EncodeConfig.profile}]")
+@click.option("--level-schedule", type=click.Choice(LEVEL_SCHEDULES), help="Which levels an iteration trains.")
+@click.option("-g", "--keyint", type=int, metavar="N", help="Most frames of a GOP.  [default: a second, 16..64]")
+@click.option("--min-keyint", type=int, metavar="N", help="Fewest frames between scene cuts.")
+@click.option("--scenecut", type=float, metavar="X", help=f"0 never..100 eager.  [default: {EncodeConfig.scenecut:g}]")
+@click.option("--no-scenecut", is_flag=True, help="No I-frames at scene cuts.")
+@click.option(
+    "--progression", type=click.Choice(PROGRESSIONS), help="Order of segments.  [default: gop; stills: layer]"
+)
+@click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where to compute.  [default: auto]")
+@click.option("--seed", type=int, metavar="N", help=f"Of all randomness.  [default: {EncodeConfig.seed}]")
+@click.option("--json", "json_name", metavar="FILE|-", help="Write a report.")
+@click.option("-y", "--overwrite", is_flag=True, help="Replace existing files.")
+@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.option("--progress", type=click.Choice(PROGRESS_MODES), help="On stderr.  [default: auto]")
+def encode(
+    *,
+    names: tuple[str, ...],
+    input: str | None,
+    output: str | None,
+    y4m: bool,
+    size: tuple[int, int] | None,
+    pix_fmt: str | None,
+    fps: Fraction | None,
+    range_: str | None,
+    colormatrix: str | None,
+    seek: int,
+    frames: int | None,
+    no_scenecut: bool,
+    json_name: str | None,
+    overwrite: bool,
+    quiet: bool,
+    verbose: bool,
+    progress: str | None,
+    **settings: Any,  # the options that `EncodeConfig` has under the same names; None where not given
+) -> None:
+    """Encode INPUT (a file, a folder of images, a pattern such as f_%03d.png, - for standard input) as OUTPUT.pgs.
+
+    An OUTPUT of - streams to standard output.
+    """
+    source_name, target = _two_names(names, input, output)
+    refuse_collisions(source_name, output=target, json=json_name)
+    given = {name: value for name, value in settings.items() if value is not None}
+    if no_scenecut:
+        for name in {"scenecut", "min_keyint"} & set(given):
+            raise ConfigError(f"--{name.replace('_', '-')} does not go with --no-scenecut")
+        given["scenecut"] = 0.0
+    config = EncodeConfig(**given)
+    if target == "-" and sys.stdout.isatty():
+        raise ConfigError("refusing to write a stream to a terminal; use a file or a pipe")
+
+    with ExitStack() as stack:
+        console = stack.enter_context(Console(NAME, progress=progress, quiet=quiet, verbose=verbose))
+        from pgsvc_codec.media.output import AtomicFile
+
+        sink = stack.enter_context(AtomicFile(target, overwrite=overwrite))
+        report_sink = stack.enter_context(AtomicFile(json_name, overwrite=overwrite)) if json_name else None
+        from pgsvc_codec.media.source import open_source
+
+        source = stack.enter_context(
+            open_source(
+                source_name,
+                size=size,
+                pix_fmt=pix_fmt,
+                fps=fps,
+                range=None if range_ in (None, "auto") else Range(range_),
+                matrix=_MATRICES.get(colormatrix or "auto"),
+                y4m=y4m,
+                seek=seek,
+                frames=frames,
+            )
+        )
+        _refuse_for_still(source, {**given, "fps": fps})
+        _introduce(console, source, config)
+        from pgsvc_codec.encoder import encode as encode_source
+
+        def follow(state: Progress) -> None:
+            _warn_of(source, console)
+            console.progress(
+                state.frames,
+                state.frame_count,
+                state.seconds,
+                rate=source.info.rate,
+                size_bytes=state.size_bytes,
+                psnr=state.psnr,
+            )
+
+        report = encode_source(source, cast(BinaryIO, sink), config, progress=follow, seekable=sink.seekable())
+        _warn_of(source, console)
+        sink.commit()
+        document = _document(target, source, report, console.warnings)
+        console.note(_summary(document, report))
+        if report_sink is not None:
+            report_sink.write(json.dumps(document, indent=2).encode() + b"\n")
+
+
+def _two_names(names: tuple[str, ...], input: str | None, output: str | None) -> tuple[str, str]:
+    """Input and output, from options and the arguments that are left."""
+    wanted = [role for role, option in (("INPUT", input), ("OUTPUT", output)) if option is None]
+    if len(names) < len(wanted):
+        raise click.UsageError(f"{wanted[len(names)]} is missing")
+    if len(names) > len(wanted):
+        raise click.UsageError(f"got one argument too many: {names[len(wanted)]}")
+    rest = dict(zip(wanted, names, strict=True))
+    return input or rest["INPUT"], output or rest["OUTPUT"]
+
+
+def _refuse_for_still(source: Source, given: dict[str, Any]) -> None:
+    """Raise where an option is given that one image has no use for."""
+    for name in _SEQUENCE_OPTIONS:
+        if source.still and given.get(name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')} does not apply to a single image")
+
+
+def _warn_of(source: Source, console: Console) -> None:
+    for warning in source.warnings:
+        console.warn(warning)
+
+
+def _introduce(console: Console, source: Source, config: EncodeConfig) -> None:
+    """Say what is encoded, what had to be assumed, and the numbers that the options mean."""
+    _warn_of(source, console)
+    info = source.info
+    plan = config.resolve(info.width, info.height, info.rate, still=source.still)
+    count = "" if source.frame_count is None else f", {source.frame_count} frames" * (source.frame_count > 1)
+    console.note(f"input    {_look(info)}{count}{'' if source.still else f', {float(info.rate):.6g} fps'}")
+    if source.assumed:
+        console.note(f"assumed  {', '.join(source.assumed)}")
+    fit = f"{plan.splats} splats in {config.layers} layers, {plan.iterations_intra} iterations"
+    if not source.still:
+        fit += f" ({plan.iterations_inter} for P-frames), GOPs of {plan.keyint} frames at most"
+    preset = "" if config.iterations else f"preset {config.preset}, "
+    console.note(f"fit      {preset}{fit}")
+    console.detail(
+        f"plan     shares {','.join(f'{share:g}' for share in plan.layer_shares)}, levels trained: "
+        f"{plan.level_schedule}, scene cut {plan.scenecut:g} with at least {plan.min_keyint} frames between, "
+        f"{plan.progression} order, seed {plan.seed}"
+    )
+
+
+def _look(info: VideoInfo) -> str:
+    matrix = "" if info.chroma in (Chroma.GRAY, Chroma.RGB) else f", {info.matrix.name.lower()}"
+    return f"{info.width}x{info.height} {info.pix_fmt}{matrix}, {info.range.value} range"
+
+
+def _document(target: str, source: Source, report: EncodeReport, warnings: list[str]) -> dict[str, Any]:
+    """The report of an encode; byte counts are those of the file, where there is one to be read again."""
+    described = describe_file(target) if Path(target).is_file() else None
+    info = source.info
+    sizes = [level["bytes"] for level in described["levels"]] if described else None
+    return {
+        "tool": NAME,
+        "version": __version__,
+        "command": shlex.join([NAME, *sys.argv[1:]]),
+        "input": {**video_document(info, report.frames), "assumed": source.assumed},
+        "levels": [
+            _level(info, report, index, sizes[index] if sizes else level.size_bytes)
+            for index, level in enumerate(report.levels)
+        ],
+        "gops": described["gops"] if described else None,
+        "time": {
+            "wall_s": round(report.seconds, 3),
+            "per_frame_s": round(report.seconds / report.frames, 3),
+            "device": report.device,
+        },
+        "warnings": warnings,
+    }
+
+
+def _level(info: VideoInfo, report: EncodeReport, index: int, size_bytes: int) -> dict[str, Any]:
+    """One level of the report; its PSNR is also under the name that says over which planes it is taken."""
+    level = report.levels[index]
+    names = {Chroma.GRAY: "y", Chroma.RGB: "rgb"}.get(info.chroma, "yuv")
+    planes = zip(names, level.psnr_planes, strict=True)
+    return {
+        "layers": level.layers,
+        "bytes": size_bytes,
+        "kbps": round(size_bytes * 8 / 1000 * float(info.rate) / report.frames, 3),
+        "bpp": round(size_bytes * 8 / (info.width * info.height * report.frames), 6),
+        "splats": round(level.splats / report.frames),
+        "width": info.width,
+        "height": info.height,
+        "psnr": finite(level.psnr),
+        f"psnr_{names}": finite(level.psnr),
+        **{f"psnr_{name}": finite(value) for name, value in planes},
+    }
+
+
+def _summary(document: dict[str, Any], report: EncodeReport) -> str:
+    """A table of the levels and a line with the time."""
+    rows = [["level", "splats", "bytes", "kb/s", "bpp", "PSNR dB"]]
+    for level in document["levels"]:
+        psnr = "-" if level["psnr"] is None else f"{level['psnr']:.2f}"
+        numbers = [str(level[key]) for key in ("layers", "splats", "bytes")]
+        rows.append([*numbers, f"{level['kbps']:.1f}", f"{level['bpp']:.4f}", psnr])
+    plural = "" if report.frames == 1 else "s"
+    size = format_size(document["levels"][-1]["bytes"])
+    return (
+        f"{format_table(rows)}\nencoded {report.frames} frame{plural} in {report.seconds:.2f} s "
+        f"({report.frames / report.seconds:.2f} fps) on {report.device}, {size}"
+    )
+
+
+def main() -> None:
+    """The console script."""
+    run(encode)
+
+
+if __name__ == "__main__":
+    main()
