@@ -11,7 +11,9 @@ import tomllib
 from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -19,7 +21,9 @@ from packaging.utils import canonicalize_name
 import pgsvc_codec
 from pgsvc_codec import config
 from pgsvc_codec.format import constants
+from pgsvc_codec.media.sinks import open_sink
 from pgsvc_codec.train import schedule
+from pgsvc_codec.video import VideoInfo
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pgsvc_codec"
@@ -68,6 +72,25 @@ def test_readme_uses_options_that_exist(command: str) -> None:
     program = f"from pgsvc_codec.cli.{command} import main; main()"
     done = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True)
     assert named - set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", done.stdout)) == set()
+
+
+def test_readme_example_in_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    quick = re.sub(r"EncodeConfig\(.*?\)", "EncodeConfig(iterations=2, splats=24)", example)
+    assert quick != example
+    monkeypatch.chdir(tmp_path)
+    info = VideoInfo(16, 16)
+    with open_sink("y4m", "in.y4m", info) as sink:
+        for value in (20, 200):
+            sink.write(tuple(np.full(shape, value, np.uint8) for shape in info.plane_shapes))
+    names: dict[str, Any] = {}
+    exec(quick, names)
+    assert names["report"].size_bytes == Path("out.pgs").stat().st_size
+    assert names["luma"].shape == (16, 16)
+    assert len(names["chroma"]) == 2
+    assert str(names["report"].size_bytes) in capsys.readouterr().out
 
 
 def test_readme_maps_every_module() -> None:
