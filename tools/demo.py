@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description="Encode a clip, decode every level, measure, show.")
     parser.add_argument("--clip", type=Path, help="video to use (default: one is made)")
-    parser.add_argument("--frames", type=int, default=48, help="frames to use at most (default: 48)")
+    parser.add_argument("--frames", type=int, default=24, help="frames to use at most (default: 24)")
     parser.add_argument("--preset", default="fast", help="of pgsvc-encode (default: fast)")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder of the results (default: demo)")
     options = parser.parse_args(arguments)
