@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
@@ -10,7 +11,9 @@ import sys
 import tomllib
 from fnmatch import fnmatch
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ import pgsvc_codec
 from pgsvc_codec import config
 from pgsvc_codec.format import constants
 from pgsvc_codec.media.sinks import open_sink
+from pgsvc_codec.media.source import open_source
 from pgsvc_codec.train import schedule
 from pgsvc_codec.video import VideoInfo
 
@@ -121,6 +125,52 @@ def test_ci_runs_make_test() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert re.search(r"make .*\btest$", script.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+# The demonstration
+
+
+@pytest.fixture(scope="module")
+def demo() -> ModuleType:
+    """tools/demo.py."""
+    spec = importlib.util.spec_from_file_location("demo", ROOT / "tools" / "demo.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_demo_clip_moves_and_changes_scene_and_is_always_the_same(demo: ModuleType, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("one.y4m", "two.y4m")]
+    counts = [demo.make_clip(path) for path in paths]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    with open_source(str(paths[0])) as source:
+        assert source.info == demo.CLIP_INFO
+        lumas = [frame[0].astype(np.int16) for frame in source]
+    assert [len(lumas)] * 2 == counts
+    changes = np.array([np.abs(after - before).mean() for before, after in pairwise(lumas)])
+    cut = demo.SCENE_FRAMES - 1
+    assert changes.argmax() == cut
+    within = np.delete(changes, cut)
+    assert within.min() > 1
+    assert changes[cut] > 3 * within.max()
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [0]), (3, [0, 1, 2]), (24, [3, 9, 15, 21]), (25, [3, 9, 15, 21])])
+def test_demo_sheet_shows_frames_from_all_over_the_clip(demo: ModuleType, count: int, expected: list[int]) -> None:
+    assert demo.sheet_frames(count) == expected
+
+
+def test_demo_sheet_holds_columns_of_scaled_pictures(demo: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "sheet.png"
+    pictures = [[np.full((7, 2 * demo.SHEET_TILE_WIDTH, 3), value, np.uint8)] * 2 for value in (10, 90)]
+    demo.write_sheet(path, pictures)
+    with open_source(str(path)) as source:
+        (red, _, _) = next(iter(source))
+    gap, width = demo.SHEET_GAP, demo.SHEET_TILE_WIDTH
+    assert red.shape == (3 + gap + 3, width + gap + width)
+    assert np.unique(red[:3, :width]) == 10
+    assert np.unique(red[-3:, -width:]) == 90
+    assert np.unique(red[3:-3]) == 255
 
 
 # Dependencies

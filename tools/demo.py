@@ -45,7 +45,10 @@ _LANDSCAPE_COLORS = (
 _Chain = tuple[tuple[str, str], ...]
 SCENES: tuple[_Chain, ...] = (
     (
-        ("perlin", "size=480x270:rate=24:octaves=6:persistence=0.5:xscale=3:yscale=3:tscale=0:seed=3"),
+        (
+            "perlin",
+            "size=480x270:rate=24:octaves=6:persistence=0.5:xscale=3:yscale=3:tscale=0:random_mode=seed:random_seed=6",
+        ),
         ("format", "gbrp"),
         ("curves", _LANDSCAPE_COLORS),
         ("crop", "320:180:4*n:2*n"),
