@@ -17,6 +17,9 @@ from pgsvc_codec.video import Matrix, VideoInfo
 # Enough to see a picture, little enough for a test.
 QUICK = ("-n", "60", "--iterations", "12")
 
+# Three layers and two GOPs of three frames.
+STREAM_OPTIONS = (*QUICK, "-g", "3", "--no-scenecut")
+
 CLIP = VideoInfo(64, 48, Fraction(25), matrix=Matrix.BT601)
 CLIP_FRAMES = 6
 

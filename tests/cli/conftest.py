@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clips import CLIP_FRAMES, QUICK, Encoded, Outcome, clip_frame, command_line, y4m_of
+from clips import CLIP_FRAMES, STREAM_OPTIONS, Encoded, Outcome, clip_frame, command_line, y4m_of
 
 from pgsvc_codec.cli.common import execute
 from pgsvc_codec.cli.decode import decode
@@ -19,14 +20,22 @@ from pgsvc_codec.cli.encode import encode
 from pgsvc_codec.picture import Frame
 
 
+class Terminal(io.StringIO):
+    """A stderr before which somebody sits."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture(scope="session")
 def here() -> Callable[..., Outcome]:
     """A function that runs "encode" or "decode" in this process: quick, and as good where no process matters."""
     commands = {"encode": encode, "decode": decode}
 
-    def run(name: str, *arguments: object) -> Outcome:
-        out, err = io.TextIOWrapper(io.BytesIO()), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
+    def run(name: str, *arguments: object, stdin: bytes = b"", on_terminal: bool = False) -> Outcome:
+        out, err = io.TextIOWrapper(io.BytesIO()), Terminal() if on_terminal else io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
             code = execute(commands[name], list(map(str, arguments)))
         out.flush()
         assert isinstance(out.buffer, io.BytesIO)
@@ -65,6 +74,15 @@ def stream(clip: Path, here: Callable[..., Outcome], tmp_path_factory: pytest.Te
     """The clip in three layers and two GOPs of three frames."""
     folder = tmp_path_factory.mktemp("stream")
     path, report = folder / "clip.pgs", folder / "clip.json"
-    done = here("encode", clip, path, *QUICK, "-g", 3, "--no-scenecut", "--json", report)
+    done = here("encode", clip, path, *STREAM_OPTIONS, "--json", report)
     assert done.code == 0, done.err
     return Encoded(path, json.loads(report.read_text()))
+
+
+@pytest.fixture(scope="session")
+def piped(clip: Path, apart: Callable[..., Outcome]) -> bytes:
+    """What `stream` holds, as it leaves a process with two threads through a pipe."""
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "2"}
+    done = apart("encode", "-", "-", *STREAM_OPTIONS, "-q", stdin=clip.read_bytes(), env=environment)
+    assert (done.code, done.err) == (0, "")
+    return done.out

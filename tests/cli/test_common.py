@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
 
 import click
 import pytest
@@ -15,13 +17,16 @@ import pytest
 from pgsvc_codec import __version__
 from pgsvc_codec.cli.common import (
     CommandError,
+    Console,
     ExitCode,
     Terminated,
     execute,
     format_duration,
     format_size,
     format_table,
+    parse_size,
     pgs_command,
+    refuse_collisions,
 )
 from pgsvc_codec.errors import (
     BackendError,
@@ -180,3 +185,66 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_tables_align() -> None:
     assert format_table([["level", "n"], ["1", "300"]]) == "level    n\n    1  300"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that a console sees, to be set as element 0."""
+    now = [0.0]
+    monkeypatch.setattr("pgsvc_codec.cli.common.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_progress_lines_that_stay_are_rare(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with Console("pgsvc-test", progress=None, quiet=False, verbose=False) as console:
+        for second in range(1, 101):
+            clock[0] = second
+            console.progress(second, 400, second, rate=Fraction(50), size_bytes=1000 * second, psnr=30.04)
+    assert capsys.readouterr().err.splitlines() == [
+        "[7.5%] 30/400 frames  1.00 fps  400.0 kb/s  est 400 kB  PSNR 30.0  eta 0:06:10",
+        "[15.0%] 60/400 frames  1.00 fps  400.0 kb/s  est 400 kB  PSNR 30.0  eta 0:05:40",
+        "[22.5%] 90/400 frames  1.00 fps  400.0 kb/s  est 400 kB  PSNR 30.0  eta 0:05:10",
+    ]
+
+
+def test_progress_of_an_unknown_number_of_frames(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with Console("pgsvc-test", progress="on", quiet=True, verbose=False) as console:
+        console.progress(3, None, 1.5, rate=Fraction(25), size_bytes=600, psnr=31)
+    assert capsys.readouterr().err == "3 frames  2.00 fps  40.0 kb/s  PSNR 31.0\n"
+
+
+@pytest.mark.parametrize(("progress", "quiet"), [("off", False), (None, True)])
+def test_no_progress(progress: str | None, quiet: bool, clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with Console("pgsvc-test", progress=progress, quiet=quiet, verbose=False) as console:
+        clock[0] = 99.0
+        console.progress(1, 2, 1)
+    assert capsys.readouterr().err == ""
+
+
+def test_warnings_are_said_once_and_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console("pgsvc-test", progress=None, quiet=True, verbose=False)
+    for message in ("a", "b", "a"):
+        console.warn(message)
+    assert console.warnings == ["a", "b"]
+    assert capsys.readouterr().err == "pgsvc-test: a\npgsvc-test: b\n"
+    strict = Console("pgsvc-test", progress=None, quiet=False, verbose=False, is_strict=True)
+    with pytest.raises(CommandError, match="truncated: x") as caught:
+        strict.warn("truncated: x", ExitCode.TRUNCATED)
+    assert caught.value.code is ExitCode.TRUNCATED
+
+
+def test_one_file_in_two_roles(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "a")
+    with pytest.raises(ConfigError, match="link: got as input and as output, allowed once"):
+        refuse_collisions(str(tmp_path / "a"), output=str(link))
+    with pytest.raises(ConfigError, match="-: got as output and as json, allowed once"):
+        refuse_collisions("-", output="-", json="-")
+    refuse_collisions("-", output="-", json=None)
+    refuse_collisions("a", output="/dev/null", json="/dev/null")
+
+
+def test_sizes_of_options() -> None:
+    assert parse_size("1920x1080") == (1920, 1080)
+    with pytest.raises(click.BadParameter, match="got '19', allowed WxH or full"):
+        parse_size("19", words=["full"])
