@@ -128,6 +128,7 @@ def execute(command: click.Command, arguments: Sequence[str]) -> ExitCode:
 
 def _explain(error: BaseException, name: str) -> tuple[ExitCode, str]:
     """Exit code and one line for anything that a command may raise."""
+    error = _interruption(error) or error
     message = " ".join(str(error).split())
     match error:
         case CommandError():
@@ -149,6 +150,14 @@ def _explain(error: BaseException, name: str) -> tuple[ExitCode, str]:
             return ExitCode.UNEXPECTED, "out of memory"
         case _:
             return ExitCode.UNEXPECTED, f"unexpected {type(error).__name__}: {message} (--debug shows the traceback)"
+
+
+def _interruption(error: BaseException) -> BaseException | None:
+    """The signal behind an error: one that arrives in compiled code comes out as the cause of a SystemError."""
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, (KeyboardInterrupt, Terminated)):
+        link = link.__cause__
+    return link
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:

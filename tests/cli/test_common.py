@@ -213,6 +213,14 @@ def test_progress_of_an_unknown_number_of_frames(clock: list[float], capsys: pyt
     assert capsys.readouterr().err == "3 frames  2.00 fps  40.0 kb/s  PSNR 31.0\n"
 
 
+@pytest.mark.parametrize(("cause", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143), (OSError("x"), 1)])
+def test_signals_in_compiled_code(cause: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    error = SystemError("returned a result with an exception set")
+    error.__cause__ = cause
+    assert execute(raising(error), []) == code
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize(("progress", "quiet"), [("off", False), (None, True)])
 def test_no_progress(progress: str | None, quiet: bool, clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with Console("pgsvc-test", progress=progress, quiet=quiet, verbose=False) as console:

@@ -266,7 +266,7 @@ def test_an_input_that_breaks_leaves_the_output_alone(here: Run, folder: Path) -
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interruption_leaves_the_output_alone(number: signal.Signals, code: int, clip: Path, folder: Path) -> None:
     (folder / "o.pgs").write_bytes(b"mine")
-    line = command_line("encode", clip, "o.pgs", "-y", "-n", "60", "--iterations", "200000", "-q")
+    line = command_line("encode", clip, "o.pgs", "-y", "-n", "2k", "--iterations", "200000", "-q")
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 30
         while len(names_in(folder)) < 2 and time.monotonic() < deadline:
