@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
@@ -85,8 +85,8 @@ class _OpenGop:
     payloads: list[list[bytes]]  # per layer, per frame
     splats: list[int]  # per layer, summed over frames
     meters: list[PsnrMeter]  # per level
-    tables_intra: list[QuantTables] = field(default_factory=list)
-    tables_inter: list[QuantTables] | None = None
+    tables_intra: list[QuantTables | None]
+    tables_inter: list[QuantTables | None]
 
     @property
     def frames(self) -> int:
@@ -148,26 +148,30 @@ class _Encoder:
             payloads=[[] for _ in layers],
             splats=[0 for _ in layers],
             meters=self._new_meters(),
+            tables_intra=[None for _ in layers],
+            tables_inter=[None for _ in layers],
         )
 
     def _code_intra(self, gop: _OpenGop, fit: FrameFit) -> None:
-        gop.tables_intra = fit.tables
-        for layer, (coder, splats) in enumerate(zip(gop.coders, fit.layers, strict=True)):
+        gop.tables_intra = fit.tables_intra
+        for layer, (coder, splats) in enumerate(zip(gop.coders, fit.whole, strict=True)):
             background = fit.background if layer == 0 else None
-            gop.payloads[layer].append(coder.encode_intra(splats, fit.tables[layer], background=background))
+            gop.payloads[layer].append(coder.encode_intra(splats, fit.tables_intra[layer], background=background))
 
     def _code_inter(self, gop: _OpenGop, objective: Objective, motion: Motion, rng: np.random.Generator) -> None:
         reference = [coder.decoded for coder in gop.coders]
         background = gop.coders[0].background
-        fit = fit_inter(objective, self.plan, rng, reference, background, motion, gop.tables_inter)
-        gop.tables_inter = fit.tables
+        fit = fit_inter(
+            objective, self.plan, rng, reference, background, motion, gop.tables_intra, gop.tables_inter
+        )
+        gop.tables_inter = fit.tables_inter
         for layer, coder in enumerate(gop.coders):
             payload = coder.encode_inter(
-                fit.layers[layer],
-                fit.tables[layer],
-                survivors=np.ones(len(reference[layer]), np.bool_),
-                injected=reference[layer][:0],
-                tables_intra=gop.tables_intra[layer],
+                fit.targets[layer],
+                fit.tables_inter[layer],
+                survivors=fit.survivors[layer],
+                injected=fit.whole[layer],
+                tables_intra=fit.tables_intra[layer],
             )
             gop.payloads[layer].append(payload)
 

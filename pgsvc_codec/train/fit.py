@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,41 +12,32 @@ from numpy.typing import NDArray
 from pgsvc_codec.coding.quant import QuantTables
 from pgsvc_codec.config import EncodePlan
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.descent import descend
+from pgsvc_codec.train.density import birth_candidates, choose_moves, price_of_bits, removal_costs
+from pgsvc_codec.train.descent import Held, descend
 from pgsvc_codec.train.model import SplatModel
 from pgsvc_codec.train.motion import Motion, move
 from pgsvc_codec.train.objective import Objective
-from pgsvc_codec.train.qat import LayerGrids, settle_on_grid
-from pgsvc_codec.train.schedule import LEVEL_SCHEDULES
+from pgsvc_codec.train.qat import LayerGrid, settle_on_grid, snap, split
+from pgsvc_codec.train.schedule import LEVEL_SCHEDULES, LevelWeights
 from pgsvc_codec.train.start import layer_ends, mean_background, start_splats
 
 _QUANTIZED_SHARE = 0.35  # of the iterations are spent while splats take their coded values
+_INTER_RATE = 0.7  # learning rates of a P-frame, in units of an I-frame's
+_BEFORE_MOVES = 0.25  # of a P-frame's free iterations come first, so that mere motion is not taken for new content
+_SKIP_BITS = 40.0  # what a splat that stays as it is saves
+_AFTER_SKIPS = 20  # iterations in which the others make up for those that stay
+_REFIT_LOSS = 1.08  # factor on the loss from which old quantisers are worth replacing
 
 
 class FrameFit(NamedTuple):
-    """What the coder needs of a fitted frame, layer by layer."""
+    """What the coder needs of a fitted frame, one entry per layer in each list."""
 
-    layers: list[Splats]  # on the quantiser's grid; of a P-frame in the order of the reference
-    tables: list[QuantTables]
     background: NDArray[np.float32]  # [C]
-
-
-def _finish(
-    model: SplatModel,
-    objective: Objective,
-    background: NDArray[np.float32],
-    grids: LayerGrids,
-    iterations: int,
-    plan: EncodePlan,
-    rng: np.random.Generator,
-    rate: float,
-) -> FrameFit:
-    """Free iterations, then those on the grid."""
-    weights = LEVEL_SCHEDULES[plan.level_schedule](len(model.ends))
-    free = max(1, round((1 - _QUANTIZED_SHARE) * iterations))
-    descend(model, objective, background, free, weights, rate=rate)
-    splats = settle_on_grid(model, objective, background, grids, iterations - free, weights, rng)
-    return FrameFit([splats[rows] for rows in grids.slices], grids.tables, background)
+    targets: list[Splats]  # of the survivors, in the order of the reference; none in an I-frame
+    survivors: list[NDArray[np.bool_]]  # for each splat of the reference
+    whole: list[Splats]  # splats of an I-frame, or injected into a P-frame
+    tables_inter: list[QuantTables | None]
+    tables_intra: list[QuantTables | None]
 
 
 def fit_intra(objective: Objective, plan: EncodePlan, rng: np.random.Generator) -> FrameFit:
@@ -54,7 +46,119 @@ def fit_intra(objective: Objective, plan: EncodePlan, rng: np.random.Generator) 
     background = mean_background(objective.picture)
     size = (objective.width, objective.height)
     model = SplatModel(start_splats(objective.picture, background, ends, rng), ends, *size)
-    return _finish(model, objective, background, LayerGrids(ends, size), plan.iterations_intra, plan, rng, 1.0)
+    weights = LEVEL_SCHEDULES[plan.level_schedule](len(ends))
+    free = math.ceil((1 - _QUANTIZED_SHARE) * plan.iterations_intra)
+    descend(model, objective, background, free, weights)
+    nothing = Splats.empty(len(objective.picture))
+    grids = [LayerGrid(layer, size, nothing) for layer in range(len(ends))]
+    for grid, layer in zip(grids, split(model.splats(), ends), strict=True):
+        grid.fit(layer)
+    unskipped = np.zeros(len(model), np.bool_)
+    rest = plan.iterations_intra - free
+    splats = settle_on_grid(model, objective, background, grids, rest, weights, rng, unskipped)
+    return FrameFit(
+        background=background,
+        targets=[nothing] * len(ends),
+        survivors=[np.zeros(0, np.bool_)] * len(ends),
+        whole=split(splats, ends),
+        tables_inter=[None] * len(ends),
+        tables_intra=[grid.whole for grid in grids],
+    )
+
+
+class _InterFit:
+    """One P-frame while it is fitted."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        plan: EncodePlan,
+        rng: np.random.Generator,
+        reference: Sequence[Splats],
+        background: NDArray[np.float32],
+    ) -> None:
+        self.objective = objective
+        self.plan = plan
+        self.rng = rng
+        self.reference = reference
+        self.background = background
+        self.size = (objective.width, objective.height)
+        self.survivors = [np.ones(len(layer), np.bool_) for layer in reference]
+        self.weights: LevelWeights = LEVEL_SCHEDULES[plan.level_schedule](len(reference))
+        full = [0.0] * (len(reference) - 1) + [1.0]
+        self._full_level: LevelWeights = lambda iteration: full
+
+    def loss(self, splats: Splats, ends: Sequence[int], weights: LevelWeights) -> float:
+        """Eq. 7 times the samples: weighted squared error."""
+        step = self.objective.step(splats, self.background, ends, weights(0))
+        return self.objective.loss(step.squared_error, weights(0)) * self.objective.width * self.objective.height
+
+    def price(self, splats: Splats, ends: Sequence[int]) -> float:
+        """Squared error per bit at this point of the fit."""
+        return price_of_bits(self.loss(splats, ends, self._full_level), len(splats))
+
+    def start(self, motion: Motion) -> SplatModel:
+        """The reference, carried along the motion if that is nearer."""
+        base = Splats.concatenate(self.reference)
+        ends = [int(end) for end in np.cumsum([len(layer) for layer in self.reference])]
+        moved = Splats(move(base.means, motion, *self.size), base.cholesky, base.colors)
+        errors = [self.loss(splats, ends, self._full_level) for splats in (moved, base)]
+        return SplatModel(moved if errors[0] < errors[1] else base, ends, *self.size)
+
+    def exchange(self, model: SplatModel) -> SplatModel:
+        """Let splats go where others are worth more; layers then hold survivors first, new ones behind."""
+        splats, ends = model.splats(), model.ends
+        weights = self.weights(0)
+        step = self.objective.step(splats, self.background, ends, weights)
+        costs = removal_costs(splats, step, weights, ends, self.objective.channel_weights)
+        price = self.price(splats, ends)
+        residuals = self.objective.residuals(splats, self.background, ends)
+        layers, new_ends = [], []
+        for layer, (old, cost) in enumerate(zip(split(splats, ends), np.split(costs, ends[:-1]), strict=True)):
+            levels = range(layer, len(ends))
+            residual = tuple(sum(weights[k] * residuals[k][p] for k in levels) for p in range(splats.channels))
+            length = float(np.median(np.sqrt(np.abs(old.cholesky[:, 0] * old.cholesky[:, 2]))))
+            births = birth_candidates(residual, sum(weights[k] for k in levels), length)
+            moves = choose_moves(cost, births, price, base=layer == 0)
+            self.survivors[layer][np.argsort(cost, kind="stable")[:moves]] = False
+            layers += [old[self.survivors[layer]], births.splats[:moves]]
+            new_ends.append((new_ends[-1] if new_ends else 0) + len(old))
+        return SplatModel(Splats.concatenate(layers), new_ends, *self.size)
+
+    def skip(self, model: SplatModel, grids: Sequence[LayerGrid]) -> NDArray[np.bool_]:
+        """Put splats back to their reference where the change is not worth its bits; [N] which."""
+        splats = model.splats()
+        least = _SKIP_BITS * self.price(splats, model.ends)
+        skipped, back = [], []
+        for grid, layer in zip(grids, split(splats, model.ends), strict=True):
+            kept = len(grid.reference)
+            unchanged = change_energies(layer[:kept], grid.reference, self.size) < least
+            skipped.append(np.concatenate([unchanged, np.zeros(len(layer) - kept, np.bool_)]))
+            back += [grid.reference, layer[kept:]]
+        mask = np.concatenate(skipped)
+        model.put(Splats.concatenate(back), np.flatnonzero(mask))
+        return mask
+
+
+def change_energies(targets: Splats, reference: Splats, size: tuple[int, int]) -> NDArray[np.float64]:
+    """[N] squared error of showing the reference for its target, each splat as if alone (to second order).
+
+    In natural coordinates with d0, d1, d2 the changes of log l1, t, log l3 and v that of the mean:
+    |a|^2 (|v|^2 / 2 + d0^2 / 2 + d2^2 / 2 + (d1 - t d0 + t d2)^2 / 4) + |dc|^2 pi l1 l3.
+    """
+    old, new = reference.cholesky.astype(np.float64), targets.cholesky.astype(np.float64)
+    l1, l2, l3 = old.T
+    areas = math.pi * np.abs(l1 * l3)
+    energy = (reference.colors.astype(np.float64) ** 2).sum(axis=1) * areas
+    x, y = ((targets.means.astype(np.float64) - reference.means) * np.array(size) / 2).T
+    v1 = x / l1
+    v2 = (y - l2 * v1) / l3
+    d0, d2 = np.log(np.abs(new[:, 0] / l1)), np.log(np.abs(new[:, 2] / l3))
+    shear = l2 / l3
+    d1 = new[:, 1] / new[:, 2] - shear
+    shape = d0**2 / 2 + d2**2 / 2 + (d1 - shear * d0 + shear * d2) ** 2 / 4
+    color = ((targets.colors.astype(np.float64) - reference.colors) ** 2).sum(axis=1)
+    return energy * ((v1**2 + v2**2) / 2 + shape) + color * areas
 
 
 def fit_inter(
@@ -64,7 +168,8 @@ def fit_inter(
     reference: Sequence[Splats],
     background: NDArray[np.float32],
     motion: Motion,
-    tables: Sequence[QuantTables] | None,
+    tables_intra: Sequence[QuantTables | None],
+    tables_inter: Sequence[QuantTables | None],
 ) -> FrameFit:
     """Fit a P-frame.
 
@@ -72,18 +177,52 @@ def fit_inter(
         reference: decoded splats of the previous frame, layer by layer.
         background: [C] of the previous frame, kept.
         motion: from the previous source frame to this one.
-        tables: quantisers of differences that this GOP already has, one per layer; None fits new ones.
+        tables_intra: quantisers of whole splats that this GOP has, for injected ones.
+        tables_inter: quantisers of differences that this GOP has, None where it has none yet.
     """
-    base = Splats.concatenate(reference)
-    ends = [int(end) for end in np.cumsum([len(layer) for layer in reference])]
-    size = (objective.width, objective.height)
-    still = [0.0] * (len(ends) - 1) + [1.0]
-    moved = Splats(move(base.means, motion, *size), base.cholesky, base.colors)
+    fit = _InterFit(objective, plan, rng, reference, background)
+    free = math.ceil((1 - _QUANTIZED_SHARE) * plan.iterations_inter)
+    first = math.ceil(_BEFORE_MOVES * free)
+    model = fit.start(motion)
+    descend(model, objective, background, first, fit.weights, rate=_INTER_RATE)
+    model = fit.exchange(model)
+    descend(model, objective, background, free - first, fit.weights, rate=_INTER_RATE)
 
-    def error(splats: Splats) -> float:
-        return objective.loss(objective.step(splats, background, ends, still).squared_error, still)
+    ends = model.ends
+    grids = [
+        LayerGrid(layer, fit.size, splats[fit.survivors[layer]], whole, differences)
+        for layer, (splats, whole, differences) in enumerate(zip(reference, tables_intra, tables_inter, strict=True))
+    ]
+    skipped = fit.skip(model, grids)
+    held = Held(skipped, skipped)
+    rest = plan.iterations_inter - free
+    again = min(rest // 4, _AFTER_SKIPS)
+    descend(model, objective, background, again, fit.weights, rate=_INTER_RATE / 2, warmup=3, held=held)
+    _choose_tables(fit, model, grids)
+    splats = split(settle_on_grid(model, objective, background, grids, rest - again, fit.weights, rng, skipped), ends)
+    kept = [len(grid.reference) for grid in grids]
+    return FrameFit(
+        background=background,
+        targets=[layer[:count] for layer, count in zip(splats, kept, strict=True)],
+        survivors=fit.survivors,
+        whole=[layer[count:] for layer, count in zip(splats, kept, strict=True)],
+        tables_inter=[grid.differences for grid in grids],
+        tables_intra=[grid.whole for grid in grids],
+    )
 
-    start = moved if error(moved) < error(base) else base
-    model = SplatModel(start, ends, *size)
-    grids = LayerGrids(ends, size, base, tables)
-    return _finish(model, objective, background, grids, plan.iterations_inter, plan, rng, 0.7)
+
+def _choose_tables(fit: _InterFit, model: SplatModel, grids: Sequence[LayerGrid]) -> None:
+    """Fit the quantisers that are missing, and replace those of differences where they have come to fit badly."""
+    splats = model.splats()
+    layers = split(splats, model.ends)
+    had = [grid.differences for grid in grids]
+    for grid, layer in zip(grids, layers, strict=True):
+        grid.fit(layer)
+    if not all(had):
+        return
+    old_loss = fit.loss(snap(splats, grids, model.ends), model.ends, fit.weights)
+    for grid, layer in zip(grids, layers, strict=True):
+        grid.refit_differences(layer)
+    if old_loss < _REFIT_LOSS * fit.loss(snap(splats, grids, model.ends), model.ends, fit.weights):
+        for grid, tables in zip(grids, had, strict=True):
+            grid.differences = tables

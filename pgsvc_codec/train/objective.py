@@ -63,3 +63,15 @@ class Objective:
         """Eq. 7 for one iteration, per luma sample."""
         per_level = squared_error @ self.channel_weights / (self.width * self.height)
         return float(np.asarray(level_weights) @ per_level)
+
+    def residuals(self, splats: Splats, background: NDArray[np.float32], ends: Sequence[int]) -> list[UnitFrame]:
+        """Source minus level, for every level: float32 planes."""
+        planes: list[list[NDArray[np.float32]]] = [[] for _ in ends]
+        for grid, channels in self.groups:
+            drawn = self.rasterizer.render(
+                splats, self.width, self.height, grid, channels, background[channels], ends
+            )
+            source = np.stack(self.picture[channels])
+            for level, group in enumerate(drawn):
+                planes[level].extend(source - group)
+        return [tuple(level) for level in planes]

@@ -38,9 +38,13 @@ _MOST_ENTRIES = 64  # B, 6 bits
 _SPLATS_PER_ENTRY = 10  # an entry costs C fp16 numbers in the stream, which fewer splats do not repay
 _LEAST_ENTRIES = 8
 
-_RATE = 0.2  # learning rates between groups, in units of the free fit's
+_RATE = 0.3  # learning rates between groups, in units of the free fit's
 _GEOMETRY_ROUNDS = 8
 _COLOR_ROUNDS = 8
+
+# Rounding a mean by v of the splat's own standard deviations costs v^2 / 2 of its energy.
+_POSITION_STEP = 0.25  # standard deviations of a narrow splat of the layer
+_NARROW_PERCENTILE = 25.0
 
 _CLIPS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0)  # percentiles cut off either end that the search starts from
 _LEAST_SCALE = 1e-3  # pixels
@@ -93,105 +97,142 @@ def _fit_codebooks(colors: NDArray[np.float64], areas: NDArray[np.float64], *, c
     return Codebooks.on_grid(stages)
 
 
-class LayerGrids:
-    """The values that coded splats can have, layer by layer: whole (I) or as differences to a reference (P).
+class LayerGrid:
+    """The values that the coded splats of one layer can have: differences to references first, whole splats behind.
 
     Args:
-        ends: cumulative layer sizes.
+        layer: index, 0 = base.
         size: width and height of the frame in pixels.
-        reference: decoded splats of the previous frame, row by row those to be coded; None for an I-frame.
-        tables: quantisers to keep using, one per layer; None fits them.
+        reference: decoded splats that the first rows are coded against; none in an I-frame.
+        whole: tables of splats coded whole; None fits them.
+        differences: tables of differences; None fits them.
     """
 
     def __init__(
         self,
-        ends: Sequence[int],
+        layer: int,
         size: tuple[int, int],
-        reference: Splats | None = None,
-        tables: Sequence[QuantTables] | None = None,
+        reference: Splats,
+        whole: QuantTables | None = None,
+        differences: QuantTables | None = None,
     ) -> None:
-        self.slices = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        self.layer = layer
         self.size = size
         self.reference = reference
-        self.tables: list[QuantTables] = list(tables or [])
+        self.whole = whole
+        self.differences = differences
 
     def fit(self, splats: Splats) -> None:
-        """Fit the tables of every layer to its splats."""
-        self.tables = [self._fit_layer(splats[rows], layer, rows) for layer, rows in enumerate(self.slices)]
+        """Fit the tables that are not there yet."""
+        kept = len(self.reference)
+        if self.whole is None and len(splats) > kept:
+            self.whole = self._fit(splats[kept:], None)
+        if self.differences is None and kept:
+            self.differences = self._fit(splats[:kept], self.reference)
 
     def refit_colors(self, splats: Splats) -> None:
-        """Fit only the codebooks again."""
-        self.tables = [
-            QuantTables(tables.cholesky, self._fit_colors(splats[rows], rows), tables.position_fraction_bits)
-            for tables, rows in zip(self.tables, self.slices, strict=True)
-        ]
+        """Fit the codebook of whole splats again."""
+        if self.whole is not None:
+            colors = self._fit_colors(splats[len(self.reference) :], None)
+            self.whole = QuantTables(self.whole.cholesky, colors, self.whole.position_fraction_bits)
+
+    def refit_differences(self, splats: Splats) -> None:
+        """Fit the tables of differences again."""
+        kept = len(self.reference)
+        if kept:
+            self.differences = self._fit(splats[:kept], self.reference)
 
     def snap(self, splats: Splats) -> Splats:
-        """All splats with the values that a decoder would have."""
+        """All splats of the layer with the values that a decoder would have."""
+        kept = len(self.reference)
         parts = []
-        for rows, tables in zip(self.slices, self.tables, strict=True):
-            if self.reference is None:
-                parts.append(dequantize_intra(quantize_intra(splats[rows], tables), tables))
-            else:
-                base = self.reference[rows]
-                parts.append(dequantize_inter(quantize_inter(splats[rows], base, tables), base, tables))
-        return Splats.concatenate(parts)
+        if kept:
+            assert self.differences is not None
+            symbols = quantize_inter(splats[:kept], self.reference, self.differences)
+            parts.append(dequantize_inter(symbols, self.reference, self.differences))
+        if len(splats) > kept:
+            assert self.whole is not None
+            parts.append(dequantize_intra(quantize_intra(splats[kept:], self.whole), self.whole))
+        return Splats.concatenate(parts) if parts else splats
 
-    def _fit_layer(self, splats: Splats, layer: int, rows: slice) -> QuantTables:
-        inter = self.reference is not None
-        low, high = cholesky_levels(layer, inter=inter)
+    def _fit(self, splats: Splats, reference: Splats | None) -> QuantTables:
+        low, high = cholesky_levels(self.layer, inter=reference is not None)
         lengths = splats.cholesky.astype(np.float64)
         energy = (splats.colors.astype(np.float64) ** 2).sum(axis=1) * np.abs(lengths[:, 0] * lengths[:, 2])
         # relative errors of l1 and l3, and of l2 relative to l3, cost the same energy each
         weights = energy[:, None] / lengths[:, [0, 2, 2]] ** 2 + 1e-12
-        values = lengths - self.reference.cholesky[rows] if self.reference is not None else lengths
-        scales = [_fit_scale(values[:, k], weights[:, k], low, high, centred=inter) for k in range(3)]
+        values = lengths if reference is None else lengths - reference.cholesky
+        centred = reference is not None
+        scales = [_fit_scale(values[:, k], weights[:, k], low, high, centred=centred) for k in range(3)]
         scale, offset = np.array(scales, np.float32).T
         cholesky = ScalarQuantizer(np.ascontiguousarray(scale), np.ascontiguousarray(offset), low, high)
-        return QuantTables(cholesky, self._fit_colors(splats, rows), position_fraction_bits(*self.size))
+        return QuantTables(cholesky, self._fit_colors(splats, reference), self._position_bits(lengths))
 
-    def _fit_colors(self, splats: Splats, rows: slice) -> Codebooks:
+    def _fit_colors(self, splats: Splats, reference: Splats | None) -> Codebooks:
         areas = np.abs(splats.cholesky[:, 0] * splats.cholesky[:, 2]).astype(np.float64)
         colors = splats.colors.astype(np.float64)
-        if self.reference is None:
+        if reference is None:
             return _fit_codebooks(colors, areas, centred=False)
-        return _fit_codebooks(colors - self.reference.colors[rows], areas, centred=True)
+        return _fit_codebooks(colors - reference.colors, areas, centred=True)
+
+    def _position_bits(self, lengths: NDArray[np.float64]) -> int:
+        """Fraction bits whose step is a fair part of what most splats of the layer measure."""
+        narrow = np.percentile(np.abs(lengths[:, [0, 2]]).min(axis=1), _NARROW_PERCENTILE)
+        steps = max(self.size) / 2 / (_POSITION_STEP * narrow)  # per unit of a mean
+        return int(np.clip(np.ceil(np.log2(steps)), 1, position_fraction_bits(*self.size)))
+
+
+def split(splats: Splats, ends: Sequence[int]) -> list[Splats]:
+    """The layers of splats that lie layer after layer."""
+    return [splats[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def snap(splats: Splats, grids: Sequence[LayerGrid], ends: Sequence[int]) -> Splats:
+    """All splats with the values that a decoder would have."""
+    parts = zip(grids, split(splats, ends), strict=True)
+    return Splats.concatenate([grid.snap(part) for grid, part in parts])
 
 
 def settle_on_grid(
     model: SplatModel,
     objective: Objective,
     background: NDArray[np.float32],
-    grids: LayerGrids,
+    grids: Sequence[LayerGrid],
     iterations: int,
     level_weights: LevelWeights,
     rng: np.random.Generator,
+    skipped: NDArray[np.bool_],
 ) -> Splats:
     """Bring all splats of `model` onto `grids`, in at most `iterations` further iterations.
 
+    Args:
+        grids: one per layer, their tables fitted.
+        skipped: [N] splats that are on the grid already and stay as they are.
+
     Returns:
-        The splats as a decoder will have them.  `grids.tables` are then final.
+        The splats as a decoder will have them.
     """
-    fresh = not grids.tables
-    if fresh:
-        grids.fit(model.splats())
-    geometry_rounds, color_rounds = (min(rounds, iterations // 4 + 1) for rounds in (_GEOMETRY_ROUNDS, _COLOR_ROUNDS))
-    share = iterations // (geometry_rounds + color_rounds)
-    held = Held(np.zeros(len(model), np.bool_), np.zeros(len(model), np.bool_))
+    ends = model.ends
+    free = np.flatnonzero(~skipped)
+    rounds = [min(most, iterations // 4 + 1) for most in (_GEOMETRY_ROUNDS, _COLOR_ROUNDS)]
+    share = iterations // sum(rounds)
+    held = Held(skipped.copy(), skipped.copy())
 
     def rest() -> None:
         descend(model, objective, background, share, level_weights, rate=_RATE, warmup=3, held=held)
 
-    for part in np.array_split(rng.permutation(len(model)), geometry_rounds):
-        snapped, free = grids.snap(model.splats()), model.splats()
-        model.put(Splats(snapped.means, snapped.cholesky, free.colors), part)
+    for part in np.array_split(rng.permutation(free), rounds[0]):
+        splats = model.splats()
+        snapped = snap(splats, grids, ends)
+        model.put(Splats(snapped.means, snapped.cholesky, splats.colors), part)
         held.geometry[part] = True
         rest()
-    if fresh:
-        grids.refit_colors(model.splats())
-    for part in np.array_split(rng.permutation(len(model)), color_rounds):
-        model.put(grids.snap(model.splats()), part)
+    if not any(len(grid.reference) for grid in grids):
+        for grid, layer in zip(grids, split(model.splats(), ends), strict=True):
+            grid.refit_colors(layer)
+    for part in np.array_split(rng.permutation(free), rounds[1]):
+        model.put(snap(model.splats(), grids, ends), part)
         held.amplitudes[part] = True
         if not held.amplitudes.all():
             rest()
-    return grids.snap(model.splats())
+    return snap(model.splats(), grids, ends)
