@@ -200,6 +200,19 @@ def test_constraints_pin_every_dependency_within_its_bounds() -> None:
     assert outside == {}
 
 
+def test_every_import_is_a_declared_dependency() -> None:
+    imported = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add(node.module.split(".")[0])
+    imported -= set(sys.stdlib_module_names) | {PACKAGE.name}
+    declared = {canonicalize_name(Requirement(line).name) for line in PYPROJECT["project"]["dependencies"]}
+    assert {{"sklearn": "scikit-learn"}.get(name, name) for name in imported} <= declared
+
+
 def test_every_dependency_is_bounded_on_both_sides() -> None:
     open_ended = [
         str(requirement)
