@@ -276,7 +276,9 @@ def test_interruption_leaves_the_output_alone(number: signal.Signals, code: int,
         process.send_signal(number)
         assert process.stderr is not None
         said = process.stderr.read()
-    assert (process.returncode, said.count("\n")) == (code, 1)
+    # Python dies of the SIGINT itself where that came during an exec, as in imports; to a shell both are 130.
+    assert process.returncode in (code, -number)
+    assert said.count("\n") == 1
     assert names_in(folder) == ["o.pgs"]
     assert (folder / "o.pgs").read_bytes() == b"mine"
 
