@@ -18,7 +18,7 @@ _HOMES = {
     "encode": "pgsvc_codec.encoder",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["Decoder", "EncodeConfig", "PgsError", "VideoInfo", "__version__", "encode"]
 
 if TYPE_CHECKING:
     from pgsvc_codec.config import EncodeConfig

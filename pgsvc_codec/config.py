@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal, get_args
 
 from pgsvc_codec.errors import ConfigError
 
@@ -13,7 +14,8 @@ MAX_SPLATS = 1 << 20  # of a frame and layer (spec, "Limits")
 MAX_KEYINT = 1024  # frames of a GOP (spec, "Limits")
 
 PROFILES = ("baseline",)
-PROGRESSIONS = ("gop", "layer")
+Progression = Literal["gop", "layer"]
+PROGRESSIONS: tuple[str, ...] = get_args(Progression)
 LEVEL_SCHEDULES = ("all", "cyclic")
 
 # Iterations of an I-frame's fit, the quantisation-aware part included; x264's names for points on a curve.
@@ -58,7 +60,7 @@ class EncodeConfig:
     keyint: int | None = None  # most frames of a GOP
     min_keyint: int | None = None  # fewest frames between scene cuts
     scenecut: float = 40.0  # 0 never .. 100 eager
-    progression: str | None = None  # order of the segments
+    progression: Progression | None = None  # order of the segments
     device: str = "auto"
     seed: int = 0
 
@@ -66,7 +68,8 @@ class EncodeConfig:
         _require(1 <= self.layers <= MAX_LAYERS, "layers", self.layers, f"1..{MAX_LAYERS}")
         if self.layer_split is not None:
             shares = list(self.layer_split)
-            _require(len(shares) == self.layers, "layer split", f"{len(shares)} shares", f"{self.layers}, one per layer")
+            one_each = f"{self.layers}, one per layer"
+            _require(len(shares) == self.layers, "layer split", f"{len(shares)} shares", one_each)
             _require(all(share > 0 for share in shares), "layer split", shares, "shares > 0")
         if self.splats is not None:
             _require(self.layers <= self.splats <= MAX_SPLATS, "splats", self.splats, f"{self.layers}..{MAX_SPLATS}")
@@ -119,5 +122,5 @@ class EncodePlan:
     keyint: int
     min_keyint: int
     scenecut: float
-    progression: str
+    progression: Progression
     seed: int

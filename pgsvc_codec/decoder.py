@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
 import numpy as np
 
-from pgsvc_codec.coding.payload import LayerDecoder
+from pgsvc_codec.coding.gop import decode_gop
 from pgsvc_codec.errors import ConfigError, FormatError, InputError
-from pgsvc_codec.format.container import GopEntry, StreamReader
+from pgsvc_codec.format.container import StreamReader
 from pgsvc_codec.format.header import VideoRecord
-from pgsvc_codec.picture import Frame, PlaneGrid, color_transform, matching_info, plane_grids
+from pgsvc_codec.picture import Frame, color_transform, matching_info, plane_grids
 from pgsvc_codec.render.backend import load
-from pgsvc_codec.render.frames import paint_levels
-from pgsvc_codec.splats import FloatArray, Splats
+from pgsvc_codec.render.frames import FramePainter
 from pgsvc_codec.video import Chroma, Matrix, Range, Siting, VideoInfo
 
 
 class DecodedFrame(NamedTuple):
     """One frame of the output."""
 
-    index: int  # in display order, from the first of the stream
+    number: int  # in display order, 0 = first of the stream
     layers: int  # that it was decoded from; fewer than asked for where the stream has no more
     planes: Frame
 
@@ -142,73 +142,42 @@ class Decoder:
         return self._decode(level, output, start, end)
 
     def _decode(self, level: int, output: VideoInfo, start: int, end: int) -> Iterator[DecodedFrame]:
-        painter = _Painter(self._rasterizer, self.info, output)
+        painter = self._painter(output)
         for number, gop in enumerate(self.reader.gops):
             if gop.first_frame >= end or gop.first_frame + gop.frames <= start:
                 continue
-            for index, layers, background in self._decode_gop(number, gop, level):
-                if start <= index < end:
-                    yield DecodedFrame(index, len(layers), painter.paint(layers, background))
+            loss = partial(self._note_loss, number)
+            decoded = decode_gop(self._payloads(number, level), self.info.chroma.num_planes, loss)
+            for frame, (layers, background) in enumerate(decoded, start=gop.first_frame):
+                if frame >= end:
+                    break
+                if frame >= start:
+                    yield DecodedFrame(frame, len(layers), painter.paint(layers, background, [len(layers)])[0])
 
-    def _decode_gop(
-        self, number: int, gop: GopEntry, level: int
-    ) -> Iterator[tuple[int, list[Splats], FloatArray]]:
-        """The splats of each frame of a GOP, layer by layer, and its background."""
-        channels = self.info.chroma.num_planes
+    def _payloads(self, gop: int, level: int) -> list[list[bytes]]:
+        """Per layer, per frame, for as many layers up to `level` as are whole."""
         payloads: list[list[bytes]] = []
         for layer in range(level):
             try:
-                payloads.append(self.reader.read_segment(number, layer))
+                payloads.append(self.reader.read_segment(gop, layer))
             except FormatError as error:
-                self.warnings.append(_loss(number, layer, error))
+                self._note_loss(gop, layer, error)
                 break
-        decoders = [LayerDecoder(layer, channels) for layer in range(len(payloads))]
-        for position in range(gop.frames if decoders else 0):
-            decoded: list[Splats] = []
-            for layer, decoder in enumerate(decoders):
-                try:
-                    decode = decoder.decode_intra if position == 0 else decoder.decode_inter
-                    decoded.append(decode(payloads[layer][position]))
-                except FormatError as error:  # its checksum fits, so the encoder was at fault
-                    self.warnings.append(_loss(number, layer, error))
-                    del decoders[layer:]
-                    break
-            if not decoded:
-                return
-            yield gop.first_frame + position, decoded, decoders[0].background
+        return payloads
 
+    def _note_loss(self, gop: int, layer: int, error: FormatError) -> None:
+        kept = f"decoded from {layer} of its layers" if layer else "left out"
+        self.warnings.append(f"GOP {gop} is {kept}: {error}")
 
-def _loss(gop: int, layer: int, error: FormatError) -> str:
-    kept = f"decoded from {layer} of its layers" if layer else "left out"
-    return f"GOP {gop} is {kept}: {error}"
-
-
-class _Painter:
-    """Splats of the stream's colour space onto the planes of the output.
-
-    A sum of splats is linear in their colours, so a change of colour space is applied to the colours, and chroma is
-    painted at whatever resolution the output has.
-    """
-
-    def __init__(self, rasterizer, source: VideoInfo, output: VideoInfo) -> None:
-        self._rasterizer = rasterizer
-        self._size = (source.width, source.height)
-        self._max_code = output.max_code
-        full_size = replace(output, width=source.width, height=source.height)
-        self._grids: Sequence[PlaneGrid] = plane_grids(full_size, output.width, output.height)
-        self._matrix, self._offset = color_transform(source, full_size)
-        channels = source.chroma.num_planes
-        self._is_identity = np.array_equal(self._matrix, np.eye(channels)) and not self._offset.any()
-
-    def paint(self, layers: Sequence[Splats], background: FloatArray) -> Frame:
-        """One frame."""
-        if not self._is_identity:
-            layers = [
-                Splats(part.means, part.cholesky, (part.colors @ self._matrix.T).astype(np.float32)) for part in layers
-            ]
-            background = (self._matrix @ background + self._offset).astype(np.float32)
-        level = len(layers)
-        frames = paint_levels(
-            self._rasterizer, layers, background, self._size, self._grids, self._max_code, [level]
+    def _painter(self, output: VideoInfo) -> FramePainter:
+        # chroma siting and subsampling of the output, over the full-size picture of the stream
+        full_size = replace(output, width=self.info.width, height=self.info.height)
+        matrix, offset = color_transform(self.info, full_size)
+        same = matrix.shape[0] == matrix.shape[1] and np.array_equal(matrix, np.eye(len(matrix))) and not offset.any()
+        return FramePainter(
+            self._rasterizer,
+            (self.info.width, self.info.height),
+            plane_grids(full_size, output.width, output.height),
+            output.max_code,
+            None if same else (matrix, offset),
         )
-        return frames[0]

@@ -6,7 +6,7 @@ Reads headers and index only (plus the segments, on request, to check them); loa
 from __future__ import annotations
 
 from contextlib import nullcontext
-from math import fsum
+from math import fsum, log10
 from os import PathLike
 from typing import Any, BinaryIO
 
@@ -113,14 +113,14 @@ def _describe_level(reader: StreamReader, level: int) -> dict[str, Any]:
 
 
 def _level_psnr(gops: list[GopEntry], level: int) -> float | None:
-    """Mean over frames; None unless every GOP has one."""
-    weighted = []
+    """Of the mean error over frames, as an encoder sums it up; None unless every GOP has one."""
+    errors = []
     for gop in gops:
         entry = gop.segments[level - 1]
         if entry is None or entry.psnr is None:
             return None
-        weighted.append(entry.psnr * gop.frames)
-    return round(fsum(weighted) / sum(gop.frames for gop in gops), 2)
+        errors.append(gop.frames * 10 ** (-entry.psnr / 10))
+    return round(-10 * log10(fsum(errors) / sum(gop.frames for gop in gops)), 2)
 
 
 def _describe_gop(reader: StreamReader, number: int) -> dict[str, Any]:

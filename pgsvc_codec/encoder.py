@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
@@ -24,7 +24,8 @@ from pgsvc_codec.format.header import EncoderRecord, LayersRecord, LevelRecord, 
 from pgsvc_codec.metrics import PsnrMeter
 from pgsvc_codec.picture import Frame, check_frame, plane_grids, to_unit
 from pgsvc_codec.render.backend import load
-from pgsvc_codec.render.frames import paint_levels
+from pgsvc_codec.render.frames import FramePainter
+from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.fit import FrameFit, fit_inter, fit_intra
 from pgsvc_codec.train.keyframes import is_cut
 from pgsvc_codec.train.motion import Motion, estimate_motion
@@ -85,12 +86,19 @@ class _OpenGop:
     payloads: list[list[bytes]]  # per layer, per frame
     splats: list[int]  # per layer, summed over frames
     meters: list[PsnrMeter]  # per level
-    tables_intra: list[QuantTables | None]
-    tables_inter: list[QuantTables | None]
+    tables_intra: list[QuantTables] = field(default_factory=list)
+    tables_inter: list[QuantTables] = field(default_factory=list)
 
     @property
     def frames(self) -> int:
         return len(self.payloads[0])
+
+    @property
+    def reference(self) -> list[Splats]:
+        """What the decoder has after the last frame, layer by layer."""
+        decoded = [coder.decoded for coder in self.coders]
+        assert all(splats is not None for splats in decoded), "no frame has been coded"
+        return [splats for splats in decoded if splats is not None]
 
 
 class _Encoder:
@@ -102,6 +110,7 @@ class _Encoder:
         self.writer = writer
         self.rasterizer = load(device)
         self.grids = plane_grids(info)
+        self.painter = FramePainter(self.rasterizer, (info.width, info.height), self.grids, info.max_code)
         self.num_layers = len(plan.layer_shares)
         self.frames = 0
         self.gops = 0
@@ -148,8 +157,6 @@ class _Encoder:
             payloads=[[] for _ in layers],
             splats=[0 for _ in layers],
             meters=self._new_meters(),
-            tables_intra=[None for _ in layers],
-            tables_inter=[None for _ in layers],
         )
 
     def _code_intra(self, gop: _OpenGop, fit: FrameFit) -> None:
@@ -159,11 +166,9 @@ class _Encoder:
             gop.payloads[layer].append(coder.encode_intra(splats, fit.tables_intra[layer], background=background))
 
     def _code_inter(self, gop: _OpenGop, objective: Objective, motion: Motion, rng: np.random.Generator) -> None:
-        reference = [coder.decoded for coder in gop.coders]
+        reference = gop.reference
         background = gop.coders[0].background
-        fit = fit_inter(
-            objective, self.plan, rng, reference, background, motion, gop.tables_intra, gop.tables_inter
-        )
+        fit = fit_inter(objective, self.plan, rng, reference, background, motion, gop.tables_intra, gop.tables_inter)
         gop.tables_inter = fit.tables_inter
         for layer, coder in enumerate(gop.coders):
             payload = coder.encode_inter(
@@ -177,12 +182,8 @@ class _Encoder:
 
     def _account(self, gop: _OpenGop, frame: Frame) -> None:
         """Measure what the decoder will show, level by level."""
-        layers = [coder.decoded for coder in gop.coders]
-        levels = range(1, self.num_layers + 1)
-        size = (self.info.width, self.info.height)
-        pictures = paint_levels(
-            self.rasterizer, layers, gop.coders[0].background, size, self.grids, self.info.max_code, levels
-        )
+        layers = gop.reference
+        pictures = self.painter.paint(layers, gop.coders[0].background, range(1, self.num_layers + 1))
         for level, picture in enumerate(pictures):
             gop.meters[level].add(frame, picture)
             self.meters[level].add(frame, picture)

@@ -55,7 +55,7 @@ def test_levels_are_measured_in_the_file(progression: str, seekable: bool) -> No
     assert full["bytes"] == len(data) == described["file"]["total_bytes"] == described["file"]["bytes"]
     assert base["bytes"] == len(data) - upper
     assert (base["splats"], full["splats"]) == (10, 30)
-    assert (base["psnr"], full["psnr"]) == (25.71, 29.57)
+    assert (base["psnr"], full["psnr"]) == (23.14, 27.85)  # of the mean error over frames
     assert (base["width"], base["height"], full["width"], full["height"]) == (32, 24, 64, 48)
     assert full["kbps"] == pytest.approx(len(data) * 8 / 1000 * 12.5 / 7)
     assert full["bpp"] == pytest.approx(len(data) * 8 / (64 * 48 * 7))

@@ -42,13 +42,15 @@ STDLIB_ONLY = {"__init__", "errors", "config", "video", "format", "describe"}
 ONLY_IN: dict[str, set[str]] = {
     "click": {"cli"},
     "constriction": {"coding.entropy"},
-    "numba": {"render"},
+    "numba": {"render", "train.motion"},
     "llvmlite": {"render.cpu"},  # the compiler below numba
+    "scipy": {"train"},
     "av": {"media"},
     "torch": {"train", "encoder", "metrics", "render.cuda"},
     "triton": {"render.cuda"},
     "gsplat": {"render.cuda"},
-    "sklearn": {"train", "encoder"},
+    "sklearn": {"train"},
+    "threadpoolctl": {"train"},
     "pytorch_optimizer": {"train"},
     "numpy": ALL_UNITS - STDLIB_ONLY | {"cli"},
 }

@@ -119,7 +119,7 @@ def _load_colors(context, builder, array_type, array, n, count):
 
 @intrinsic
 def _paint_row(typing, planes, offset, stride, blocks, dx0, rate, row_exponent, limit, colors, n, like):
-    """Add colors[n, k] * g to plane k along one row, `blocks` vectors from `offset`; plane k lies `stride` floats on."""
+    """Add colors[n, k] * g to plane k along one row: `blocks` vectors from `offset`, plane k `stride` floats on."""
     scalars = (types.int64,) * 3 + (types.float32,) * 4
     signature = types.void(planes, *scalars, colors, types.int64, like)
 
@@ -492,9 +492,7 @@ def render(
     out = np.empty((len(ends), len(like), grid.height, grid.width), dtype)
     under = np.asarray(background, f32)
     stops = np.asarray(ends, np.int64)
-    _render_tiles(
-        table, colors, like, stops, under, starts, entries, across, grid.width, grid.height, max_code, out
-    )
+    _render_tiles(table, colors, like, stops, under, starts, entries, across, grid.width, grid.height, max_code, out)
     return out
 
 

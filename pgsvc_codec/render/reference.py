@@ -30,7 +30,9 @@ class StepResult(NamedTuple):
 def _window(plane: NDArray[np.float64], cholesky: NDArray[np.float64], q: float, grid: PlaneGrid):
     """Rows and columns of the samples that a splat can reach, clipped to the plane."""
     reach_x, reach_y = half_extent(cholesky, q)
-    columns = np.arange(max(0, int(np.ceil(plane[0] - reach_x))), min(grid.width, int(np.floor(plane[0] + reach_x)) + 1))
+    columns = np.arange(
+        max(0, int(np.ceil(plane[0] - reach_x))), min(grid.width, int(np.floor(plane[0] + reach_x)) + 1)
+    )
     rows = np.arange(max(0, int(np.ceil(plane[1] - reach_y))), min(grid.height, int(np.floor(plane[1] + reach_y)) + 1))
     return rows, columns
 

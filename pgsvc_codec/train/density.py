@@ -80,9 +80,7 @@ def birth_candidates(
     x = np.arange(rows * columns) % columns * cell + inside % cell
     order = np.argsort(-gains[y, x], kind="stable")
     x, y = x[order], y[order]
-    colors = [
-        2 / weight * plane[y * plane.shape[0] // height, x * plane.shape[1] // width] for plane in filtered
-    ]
+    colors = [2 / weight * plane[y * plane.shape[0] // height, x * plane.shape[1] // width] for plane in filtered]
     means = np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], axis=1).astype(np.float32)
     cholesky = np.tile(np.array([length, 0.0, length], np.float32), (len(x), 1))
     return Births(gains[y, x], Splats(means, cholesky, np.stack(colors, axis=1).astype(np.float32)))

@@ -36,8 +36,8 @@ class FrameFit(NamedTuple):
     targets: list[Splats]  # of the survivors, in the order of the reference; none in an I-frame
     survivors: list[NDArray[np.bool_]]  # for each splat of the reference
     whole: list[Splats]  # splats of an I-frame, or injected into a P-frame
-    tables_inter: list[QuantTables | None]
-    tables_intra: list[QuantTables | None]
+    tables_inter: list[QuantTables]  # none in an I-frame
+    tables_intra: list[QuantTables]
 
 
 def fit_intra(objective: Objective, plan: EncodePlan, rng: np.random.Generator) -> FrameFit:
@@ -61,8 +61,8 @@ def fit_intra(objective: Objective, plan: EncodePlan, rng: np.random.Generator) 
         targets=[nothing] * len(ends),
         survivors=[np.zeros(0, np.bool_)] * len(ends),
         whole=split(splats, ends),
-        tables_inter=[None] * len(ends),
-        tables_intra=[grid.whole for grid in grids],
+        tables_inter=[],
+        tables_intra=[grid.whole for grid in grids if grid.whole],
     )
 
 
@@ -86,7 +86,7 @@ class _InterFit:
         self.survivors = [np.ones(len(layer), np.bool_) for layer in reference]
         self.weights: LevelWeights = LEVEL_SCHEDULES[plan.level_schedule](len(reference))
         full = [0.0] * (len(reference) - 1) + [1.0]
-        self._full_level: LevelWeights = lambda iteration: full
+        self._full_level: LevelWeights = lambda _: full
 
     def loss(self, splats: Splats, ends: Sequence[int], weights: LevelWeights) -> float:
         """Eq. 7 times the samples: weighted squared error."""
@@ -113,17 +113,18 @@ class _InterFit:
         costs = removal_costs(splats, step, weights, ends, self.objective.channel_weights)
         price = self.price(splats, ends)
         residuals = self.objective.residuals(splats, self.background, ends)
-        layers, new_ends = [], []
+        layers: list[Splats] = []
         for layer, (old, cost) in enumerate(zip(split(splats, ends), np.split(costs, ends[:-1]), strict=True)):
             levels = range(layer, len(ends))
-            residual = tuple(sum(weights[k] * residuals[k][p] for k in levels) for p in range(splats.channels))
+            residual = tuple(
+                np.sum([weights[k] * residuals[k][plane] for k in levels], axis=0) for plane in range(splats.channels)
+            )
             length = float(np.median(np.sqrt(np.abs(old.cholesky[:, 0] * old.cholesky[:, 2]))))
             births = birth_candidates(residual, sum(weights[k] for k in levels), length)
             moves = choose_moves(cost, births, price, base=layer == 0)
             self.survivors[layer][np.argsort(cost, kind="stable")[:moves]] = False
-            layers += [old[self.survivors[layer]], births.splats[:moves]]
-            new_ends.append((new_ends[-1] if new_ends else 0) + len(old))
-        return SplatModel(Splats.concatenate(layers), new_ends, *self.size)
+            layers += [old[self.survivors[layer]], births.splats[:moves]]  # as many as before
+        return SplatModel(Splats.concatenate(layers), ends, *self.size)
 
     def skip(self, model: SplatModel, grids: Sequence[LayerGrid]) -> NDArray[np.bool_]:
         """Put splats back to their reference where the change is not worth its bits; [N] which."""
@@ -144,12 +145,14 @@ def change_energies(targets: Splats, reference: Splats, size: tuple[int, int]) -
     """[N] squared error of showing the reference for its target, each splat as if alone (to second order).
 
     In natural coordinates with d0, d1, d2 the changes of log l1, t, log l3 and v that of the mean:
-    |a|^2 (|v|^2 / 2 + d0^2 / 2 + d2^2 / 2 + (d1 - t d0 + t d2)^2 / 4) + |dc|^2 pi l1 l3.
+    |a|^2 (|v|^2 / 2 + d0^2 / 2 + d2^2 / 2 + (d1 - t d0 + t d2)^2 / 4) + |da|^2.
     """
     old, new = reference.cholesky.astype(np.float64), targets.cholesky.astype(np.float64)
     l1, l2, l3 = old.T
-    areas = math.pi * np.abs(l1 * l3)
-    energy = (reference.colors.astype(np.float64) ** 2).sum(axis=1) * areas
+    before, after = (
+        splats.colors.astype(np.float64) * np.sqrt(math.pi * np.abs(cholesky[:, :1] * cholesky[:, 2:]))
+        for splats, cholesky in ((reference, old), (targets, new))
+    )
     x, y = ((targets.means.astype(np.float64) - reference.means) * np.array(size) / 2).T
     v1 = x / l1
     v2 = (y - l2 * v1) / l3
@@ -157,8 +160,8 @@ def change_energies(targets: Splats, reference: Splats, size: tuple[int, int]) -
     shear = l2 / l3
     d1 = new[:, 1] / new[:, 2] - shear
     shape = d0**2 / 2 + d2**2 / 2 + (d1 - shear * d0 + shear * d2) ** 2 / 4
-    color = ((targets.colors.astype(np.float64) - reference.colors) ** 2).sum(axis=1)
-    return energy * ((v1**2 + v2**2) / 2 + shape) + color * areas
+    motion = (v1**2 + v2**2) / 2
+    return (before**2).sum(axis=1) * (motion + shape) + ((after - before) ** 2).sum(axis=1)
 
 
 def fit_inter(
@@ -168,8 +171,8 @@ def fit_inter(
     reference: Sequence[Splats],
     background: NDArray[np.float32],
     motion: Motion,
-    tables_intra: Sequence[QuantTables | None],
-    tables_inter: Sequence[QuantTables | None],
+    tables_intra: Sequence[QuantTables],
+    tables_inter: Sequence[QuantTables],
 ) -> FrameFit:
     """Fit a P-frame.
 
@@ -178,7 +181,7 @@ def fit_inter(
         background: [C] of the previous frame, kept.
         motion: from the previous source frame to this one.
         tables_intra: quantisers of whole splats that this GOP has, for injected ones.
-        tables_inter: quantisers of differences that this GOP has, None where it has none yet.
+        tables_inter: quantisers of differences that this GOP has; none before its first P-frame.
     """
     fit = _InterFit(objective, plan, rng, reference, background)
     free = math.ceil((1 - _QUANTIZED_SHARE) * plan.iterations_inter)
@@ -190,8 +193,8 @@ def fit_inter(
 
     ends = model.ends
     grids = [
-        LayerGrid(layer, fit.size, splats[fit.survivors[layer]], whole, differences)
-        for layer, (splats, whole, differences) in enumerate(zip(reference, tables_intra, tables_inter, strict=True))
+        LayerGrid(layer, fit.size, splats[fit.survivors[layer]], whole, tables_inter[layer] if tables_inter else None)
+        for layer, (splats, whole) in enumerate(zip(reference, tables_intra, strict=True))
     ]
     skipped = fit.skip(model, grids)
     held = Held(skipped, skipped)
@@ -206,8 +209,8 @@ def fit_inter(
         targets=[layer[:count] for layer, count in zip(splats, kept, strict=True)],
         survivors=fit.survivors,
         whole=[layer[count:] for layer, count in zip(splats, kept, strict=True)],
-        tables_inter=[grid.differences for grid in grids],
-        tables_intra=[grid.whole for grid in grids],
+        tables_inter=[grid.differences for grid in grids if grid.differences],
+        tables_intra=[grid.whole for grid in grids if grid.whole],
     )
 
 

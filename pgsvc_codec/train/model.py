@@ -25,7 +25,7 @@ from pgsvc_codec.splats import Splats
 # of over a hundred, and quantising those costs 2 dB; within these limits longer fits stay better after quantisation.
 _SHORTEST = 0.5  # pixels
 _LONGEST = 1.0  # distances between splats of the layer
-_STEEPEST = 30.0  # |l2 / l3|
+_THINNEST = 0.35  # pixels, across a row
 
 
 class SplatModel:
@@ -112,5 +112,7 @@ class SplatModel:
         for column in (0, 2):
             lengths = self.shapes[:, column].clamp(min=math.log(_SHORTEST))
             self.shapes[:, column] = torch.minimum(lengths, highest)
-        steepest = (self._longest / self.shapes[:, 2].exp()).clamp(max=_STEEPEST)
+        # the deviation along a row is l1 / sqrt(1 + t^2): a needle between two rows of samples shows as specks
+        thinnest = ((self.shapes[:, 0].exp() / _THINNEST) ** 2 - 1).sqrt()
+        steepest = torch.minimum(self._longest / self.shapes[:, 2].exp(), thinnest)
         self.shapes[:, 1] = torch.minimum(torch.maximum(self.shapes[:, 1], -steepest), steepest)

@@ -68,9 +68,7 @@ class Objective:
         """Source minus level, for every level: float32 planes."""
         planes: list[list[NDArray[np.float32]]] = [[] for _ in ends]
         for grid, channels in self.groups:
-            drawn = self.rasterizer.render(
-                splats, self.width, self.height, grid, channels, background[channels], ends
-            )
+            drawn = self.rasterizer.render(splats, self.width, self.height, grid, channels, background[channels], ends)
             source = np.stack(self.picture[channels])
             for level, group in enumerate(drawn):
                 planes[level].extend(source - group)

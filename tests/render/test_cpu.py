@@ -157,9 +157,7 @@ def test_moments_are_the_gradient_of_the_loss(rng):
             pass
 
     def moved(n, color=(0, 0, 0), offset=(0, 0), shape=(0, 0, 0)):
-        means, cholesky, colors = (
-            array.astype(np.float64) for array in (splats.means, splats.cholesky, splats.colors)
-        )
+        means, cholesky, colors = (array.astype(np.float64) for array in (splats.means, splats.cholesky, splats.colors))
         l1, l2, l3 = cholesky[n]
         means[n] += np.array([l1 * offset[0], l2 * offset[0] + l3 * offset[1]]) * 2 / size
         log1, shear, log3 = shape

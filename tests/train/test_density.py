@@ -1,0 +1,48 @@
+"""Prices of removing and adding splats, against what really happens to the loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scenes import objective_of, scene, some_splats
+
+from pgsvc_codec.splats import Splats
+from pgsvc_codec.train.density import Births, birth_candidates, choose_moves, removal_costs
+
+
+def test_removal_costs_what_it_says(rng):
+    objective = objective_of(scene(60, 48))
+    splats = some_splats(rng, 12, signs=False)
+    splats = Splats(splats.means * np.float32(0.8), splats.cholesky, splats.colors)  # the frame cuts none off
+    background = np.full(3, 0.5, np.float32)
+    ends, weights = [5, 12], [0.5, 1.0]
+    step = objective.step(splats, background, ends, weights)
+    costs = removal_costs(splats, step, weights, ends, objective.channel_weights)
+    before = objective.loss(step.squared_error, weights)
+    for n in range(len(splats)):
+        rest = splats[np.arange(len(splats)) != n]
+        shorter = [end - (n < end) for end in ends]
+        after = objective.loss(objective.step(rest, background, shorter, weights).squared_error, weights)
+        assert (after - before) * 60 * 48 == pytest.approx(costs[n], rel=0.03, abs=0.02)
+
+
+def test_a_birth_lies_where_the_error_is_and_gains_what_it_says():
+    """The residual is one Gaussian: the matched filter finds it, and its gain is nearly all of the error."""
+    y, x = np.mgrid[:40, :56]
+    bump = np.exp(-((x - 37) ** 2 + (y - 12) ** 2) / (2 * 3.0**2)).astype(np.float32)
+    residual = (0.3 * bump, -0.2 * bump, 0.1 * bump)
+    births = birth_candidates(residual, weight=1.0, length=3.0)
+    column, row = (births.splats.means[0] + 1) * np.array([56, 40]) / 2 - 0.5
+    assert (round(column), round(row)) == (37, 12)
+    total = sum(float((plane**2).sum()) for plane in residual)
+    # the filter's own width halves the peak: sum g R over sum g^2 is exact only at the true amplitude
+    assert births.gains[0] == pytest.approx(total, rel=0.1)
+    np.testing.assert_allclose(births.splats.colors[0], [0.3, -0.2, 0.1], rtol=0.1)
+
+
+def test_moves_stop_where_they_no_longer_pay():
+    births = Births(np.array([9.0, 5.0, 1.0, 0.5, 0.1, 0, 0, 0, 0, 0]), Splats.empty(3))
+    costs = np.linspace(0, 9, 10)
+    assert choose_moves(costs, births, 0.0, base=False) == 2
+    assert choose_moves(costs, births, 1e9, base=False) == 0
+    assert choose_moves(np.zeros(10), Births(np.ones(10), Splats.empty(3)), 0.0, base=True) == 2, "the paper's share"
