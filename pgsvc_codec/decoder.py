@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple, Self
 import numpy as np
 
 from pgsvc_codec.coding.gop import decode_gop
-from pgsvc_codec.errors import ConfigError, FormatError, InputError
+from pgsvc_codec.errors import ConfigError, FormatError, InputError, TruncatedError
 from pgsvc_codec.format.container import StreamReader
 from pgsvc_codec.format.header import VideoRecord
 from pgsvc_codec.picture import Frame, color_transform, matching_info, plane_grids
@@ -57,7 +57,7 @@ class Decoder:
         info: what the frames were when they were encoded.
         num_layers: layers of the stream, the base included.
         frame_count: frames of the stream.
-        warnings: what was missing or damaged in what has been decoded so far, one line each.
+        warnings: what is missing of the stream, and what was damaged in the part decoded so far, one line each.
         reader: the stream's structure.
 
     Raises:
@@ -83,7 +83,8 @@ class Decoder:
         self.info = _video_info(self.reader.header.video)
         self.num_layers = self.reader.header.num_layers
         self.frame_count = self.reader.frame_count
-        self.warnings: list[str] = []
+        report = self.reader.truncation_report()
+        self.warnings: list[str] = [report] if report else []
 
     def __enter__(self) -> Self:
         return self
@@ -160,6 +161,8 @@ class Decoder:
         for layer in range(level):
             try:
                 payloads.append(self.reader.read_segment(gop, layer))
+            except TruncatedError:  # told once for the whole stream
+                break
             except FormatError as error:
                 self._note_loss(gop, layer, error)
                 break

@@ -26,6 +26,7 @@ from pgsvc_codec.splats import Splats
 
 _MOST_MOVED = (0.2, 0.4)  # share of the base layer, of an enhancement layer: the paper's N_prune
 _BIRTH_YIELD = 0.7  # of the matched filter's gain is left once neighbours have found the error too
+_BIRTH_COLOR = 0.6  # of the filter's amplitude: births in neighbouring cells overlap
 _MOVE_BITS = 25.0  # what a moved splat costs beyond one that stays
 SPLAT_BITS = 40.0  # a coded splat, all in; turns the error of a frame into a price per bit
 
@@ -43,7 +44,7 @@ class Births(NamedTuple):
 
 
 def removal_costs(
-    splats: Splats, step: StepResult, level_weights: Sequence[float], ends: Sequence[int], channel_weights: NDArray
+    splats: Splats, step: StepResult, level_weights: Sequence[float], ends: Sequence[int]
 ) -> NDArray[np.float64]:
     """[N] rise of the loss if the splat were not there, from the moments of a step at these splats."""
     channels = splats.channels
@@ -80,7 +81,10 @@ def birth_candidates(
     x = np.arange(rows * columns) % columns * cell + inside % cell
     order = np.argsort(-gains[y, x], kind="stable")
     x, y = x[order], y[order]
-    colors = [2 / weight * plane[y * plane.shape[0] // height, x * plane.shape[1] // width] for plane in filtered]
+    colors = [
+        2 * _BIRTH_COLOR / weight * plane[y * plane.shape[0] // height, x * plane.shape[1] // width]
+        for plane in filtered
+    ]
     means = np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], axis=1).astype(np.float32)
     cholesky = np.tile(np.array([length, 0.0, length], np.float32), (len(x), 1))
     return Births(gains[y, x], Splats(means, cholesky, np.stack(colors, axis=1).astype(np.float32)))

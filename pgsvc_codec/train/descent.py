@@ -7,7 +7,7 @@ order: the same seed gives the same splats for any number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -32,6 +32,38 @@ class Held:
 
     geometry: NDArray[np.bool_]  # [N] means and shapes
     amplitudes: NDArray[np.bool_]  # [N] amplitudes; with the geometry held too, that is colours
+
+
+class Adam:
+    """Adam on a few small tensors.
+
+    torch's own class imports torch's compiler on first use, two seconds of every encode, and spends longer on its
+    bookkeeping than on tensors of this size.
+
+    Args:
+        parameters: changed in place by `step`, which reads their `grad`.
+        rates: one learning rate per parameter.
+    """
+
+    def __init__(self, parameters: Sequence[torch.Tensor], rates: Sequence[float]) -> None:
+        self._parameters = list(parameters)
+        self._rates = list(rates)
+        self._first = [torch.zeros_like(parameter) for parameter in parameters]
+        self._second = [torch.zeros_like(parameter) for parameter in parameters]
+        self._steps = 0
+
+    def step(self, scale: float) -> None:
+        """One step, with all learning rates times `scale`."""
+        self._steps += 1
+        first_bias, second_bias = (1 - beta**self._steps for beta in _BETAS)
+        rows = zip(self._parameters, self._rates, self._first, self._second, strict=True)
+        for parameter, rate, first, second in rows:
+            gradient = parameter.grad
+            assert gradient is not None
+            first.lerp_(gradient, 1 - _BETAS[0])
+            second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+            spread = (second / second_bias).sqrt_().add_(_EPSILON)
+            parameter.addcdiv_(first, spread, value=-scale * rate / first_bias)
 
 
 @contextmanager
@@ -69,21 +101,14 @@ def descend(
         return
     pixels_per_splat = objective.width * objective.height / len(model)
     rates = (_OFFSET_RATE, _SHAPE_RATE, _AMPLITUDE_RATE * math.sqrt(pixels_per_splat))
-    groups = [
-        {"params": [parameter], "lr": 0.0, "peak": rate * peak}
-        for parameter, peak in zip(model.parameters(), rates, strict=True)
-    ]
-    optimizer = torch.optim.Adam(groups, betas=_BETAS, eps=_EPSILON)
+    optimizer = Adam(model.parameters(), [rate * peak for peak in rates])
     geometry, amplitudes = (_rows(held.geometry), _rows(held.amplitudes)) if held else (_rows(None), _rows(None))
     with single_threaded_torch():
         for iteration in range(iterations):
-            scale = step_scale(iteration, iterations, warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = scale * group["peak"]
             step = objective.step(model.splats(), background, model.ends, level_weights(iteration))
             model.set_gradients(step.moments)
             kept = model.means[geometry], model.shapes[geometry], model.amplitudes[amplitudes]
-            optimizer.step()
+            optimizer.step(step_scale(iteration, iterations, warmup))
             model.settle()
             model.means[geometry], model.shapes[geometry], model.amplitudes[amplitudes] = kept
 

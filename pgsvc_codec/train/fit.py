@@ -24,7 +24,8 @@ from pgsvc_codec.train.start import layer_ends, mean_background, start_splats
 _QUANTIZED_SHARE = 0.35  # of the iterations are spent while splats take their coded values
 _INTER_RATE = 0.7  # learning rates of a P-frame, in units of an I-frame's
 _BEFORE_MOVES = 0.25  # of a P-frame's free iterations come first, so that mere motion is not taken for new content
-_SKIP_BITS = 40.0  # what a splat that stays as it is saves
+_LEAST_AFTER_MOVES = 20  # iterations that new splats need to find their place
+_SKIP_BITS = 100.0  # a change must be worth this many: what it costs, and what the others make good for nothing
 _AFTER_SKIPS = 20  # iterations in which the others make up for those that stay
 _REFIT_LOSS = 1.08  # factor on the loss from which old quantisers are worth replacing
 
@@ -110,7 +111,7 @@ class _InterFit:
         splats, ends = model.splats(), model.ends
         weights = self.weights(0)
         step = self.objective.step(splats, self.background, ends, weights)
-        costs = removal_costs(splats, step, weights, ends, self.objective.channel_weights)
+        costs = removal_costs(splats, step, weights, ends)
         price = self.price(splats, ends)
         residuals = self.objective.residuals(splats, self.background, ends)
         layers: list[Splats] = []
@@ -123,7 +124,18 @@ class _InterFit:
             births = birth_candidates(residual, sum(weights[k] for k in levels), length)
             moves = choose_moves(cost, births, price, base=layer == 0)
             self.survivors[layer][np.argsort(cost, kind="stable")[:moves]] = False
-            layers += [old[self.survivors[layer]], births.splats[:moves]]  # as many as before
+            new = births.splats[:moves]
+            layers += [old[self.survivors[layer]], new]  # as many as before
+            if moves:  # higher layers must not fill the same hole again
+                nothing = np.zeros_like(self.background)
+                filled = [
+                    source - without
+                    for source, without in zip(
+                        self.objective.picture, self.objective.residuals(new, nothing, [moves])[0], strict=True
+                    )
+                ]
+                for k in levels:
+                    residuals[k] = tuple(before - part for before, part in zip(residuals[k], filled, strict=True))
         return SplatModel(Splats.concatenate(layers), ends, *self.size)
 
     def skip(self, model: SplatModel, grids: Sequence[LayerGrid]) -> NDArray[np.bool_]:
@@ -188,7 +200,8 @@ def fit_inter(
     first = math.ceil(_BEFORE_MOVES * free)
     model = fit.start(motion)
     descend(model, objective, background, first, fit.weights, rate=_INTER_RATE)
-    model = fit.exchange(model)
+    if free - first >= _LEAST_AFTER_MOVES:
+        model = fit.exchange(model)
     descend(model, objective, background, free - first, fit.weights, rate=_INTER_RATE)
 
     ends = model.ends

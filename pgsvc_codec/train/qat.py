@@ -11,6 +11,7 @@ levels (each splat counts by the error energy its rounding causes), codebooks of
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,16 +79,17 @@ def _fit_scale(
 
 def _fit_codebooks(colors: NDArray[np.float64], areas: NDArray[np.float64], *, centred: bool) -> Codebooks:
     """Stage after stage of weighted k-means on what the stages before leave; `centred` keeps black an entry."""
-    from sklearn.cluster import KMeans  # a second to import, encoder only
+    from sklearn.cluster import KMeans  # a second to import
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     entries = int(np.clip(len(colors) // _SPLATS_PER_ENTRY, _LEAST_ENTRIES, _MOST_ENTRIES))
     stages = []
     residual = colors
-    with threadpool_limits(1):  # sums over threads would depend on how many there are
+    with threadpool_limits(1), warnings.catch_warnings():  # sums over threads would depend on how many there are
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer colours than entries, as in a flat picture
         for _ in range(NUM_STAGES):
-            distinct = len(np.unique(residual, axis=0))
-            means = KMeans(min(entries, distinct), n_init=1, max_iter=40, random_state=0)
+            means = KMeans(min(entries, len(colors)), n_init=1, max_iter=40, random_state=0)
             means.fit(residual, sample_weight=areas)
             centres = means.cluster_centers_
             if centred:

@@ -17,7 +17,7 @@ def test_removal_costs_what_it_says(rng):
     background = np.full(3, 0.5, np.float32)
     ends, weights = [5, 12], [0.5, 1.0]
     step = objective.step(splats, background, ends, weights)
-    costs = removal_costs(splats, step, weights, ends, objective.channel_weights)
+    costs = removal_costs(splats, step, weights, ends)
     before = objective.loss(step.squared_error, weights)
     for n in range(len(splats)):
         rest = splats[np.arange(len(splats)) != n]
@@ -37,7 +37,9 @@ def test_a_birth_lies_where_the_error_is_and_gains_what_it_says():
     total = sum(float((plane**2).sum()) for plane in residual)
     # the filter's own width halves the peak: sum g R over sum g^2 is exact only at the true amplitude
     assert births.gains[0] == pytest.approx(total, rel=0.1)
-    np.testing.assert_allclose(births.splats.colors[0], [0.3, -0.2, 0.1], rtol=0.1)
+    shares = births.splats.colors[0] / [0.3, -0.2, 0.1]
+    assert shares.min() > 0.4, "towards the error in every plane"
+    assert shares.max() < 1, "but not beyond it: neighbours are born too"
 
 
 def test_moves_stop_where_they_no_longer_pay():
