@@ -180,7 +180,7 @@ class Decoder:
         return FramePainter(
             self._rasterizer,
             (self.info.width, self.info.height),
-            plane_grids(full_size, output.width, output.height),
+            plane_grids(full_size, output.width, output.height, native=self.info),
             output.max_code,
             None if same else (matrix, offset),
         )

@@ -42,13 +42,21 @@ class PlaneGrid:
     y0: float
     dx: float
     dy: float
+    smoothing_x: float = 0.0  # variance, full-size pixels squared, that every splat is widened by on this plane
+    smoothing_y: float = 0.0
 
 
-def plane_grids(info: VideoInfo, width: int | None = None, height: int | None = None) -> tuple[PlaneGrid, ...]:
+def plane_grids(
+    info: VideoInfo, width: int | None = None, height: int | None = None, *, native: VideoInfo | None = None
+) -> tuple[PlaneGrid, ...]:
     """The grid of each plane of ``info`` when it is rendered at width × height luma samples (default: full size).
 
     The output's luma samples divide the frame evenly; its chroma samples lie among its own luma samples as
     ``info.siting`` says.
+
+    Args:
+        native: what the splats were fitted to, of the same size; where a plane's samples lie further apart than
+            those of the native plane, splats are smoothed by as much (spec, "Smaller outputs"). None: nowhere.
 
     Raises:
         ConfigError: the output size is out of range.
@@ -62,13 +70,30 @@ def plane_grids(info: VideoInfo, width: int | None = None, height: int | None = 
     offset_x, offset_y = _SITING_OFFSETS[info.siting]
     chroma_x0 = x0 + dx * offset_x if shift_x else x0
     chroma_y0 = y0 + dy * offset_y if shift_y else y0
+    same_planes = native is not None and (native.chroma is Chroma.RGB) == (info.chroma is Chroma.RGB)
     grids = []
     for index, (rows, columns) in enumerate(output.plane_shapes):
-        if index == 0:
-            grids.append(PlaneGrid(columns, rows, x0, y0, dx, dy))
-        else:
-            grids.append(PlaneGrid(columns, rows, chroma_x0, chroma_y0, dx * (1 << shift_x), dy * (1 << shift_y)))
+        step_x, step_y = (dx, dy) if index == 0 else (dx * (1 << shift_x), dy * (1 << shift_y))
+        origin_x, origin_y = (x0, y0) if index == 0 else (chroma_x0, chroma_y0)
+        native_x, native_y = native.chroma.shift if native is not None and same_planes and index else (0, 0)
+        grids.append(
+            PlaneGrid(
+                columns,
+                rows,
+                origin_x,
+                origin_y,
+                step_x,
+                step_y,
+                _smoothing(step_x, 1 << native_x) if native else 0.0,
+                _smoothing(step_y, 1 << native_y) if native else 0.0,
+            )
+        )
     return tuple(grids)
+
+
+def _smoothing(step: float, native_step: float) -> float:
+    """Variance of a box `step` wide beyond that of one `native_step` wide: what averaging over a sample adds."""
+    return max(0.0, step * step - native_step * native_step) / 12
 
 
 class PlaneGroup(NamedTuple):

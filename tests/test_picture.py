@@ -254,3 +254,17 @@ def test_matching_info_changes_matrix_and_range_with_the_kind_of_planes():
 def test_matching_info_refuses_unknown_formats():
     with pytest.raises(ConfigError, match="pixel format: got yuv420p12le, allowed gray, gray10le, yuv420p"):
         matching_info(info_of("yuv420p"), "yuv420p12le")
+
+
+def test_only_planes_coarser_than_the_stream_are_smoothed() -> None:
+    full = VideoInfo(64, 48, chroma=Chroma.YUV420)
+    assert all(grid.smoothing_x == grid.smoothing_y == 0 for grid in plane_grids(full, native=full))
+    luma, chroma, _ = plane_grids(full, 32, 48, native=full)
+    assert (luma.smoothing_x, luma.smoothing_y) == ((4 - 1) / 12, 0)
+    assert (chroma.smoothing_x, chroma.smoothing_y) == ((16 - 4) / 12, 0)
+    rgb = matching_info(full, "rgb24")
+    assert [grid.smoothing_x for grid in plane_grids(rgb, 32, 24, native=full)] == [(4 - 1) / 12] * 3, "planes alike"
+    dense = matching_info(full, "yuv444p")
+    assert plane_grids(dense, native=full)[1].smoothing_x == 0, "more chroma samples than the stream has"
+    assert plane_grids(full, native=dense)[1].smoothing_x == (4 - 1) / 12, "fewer"
+    assert all(grid.smoothing_x == 0 for grid in plane_grids(full, 16, 12)), "a fit sees its splats as they are"

@@ -468,7 +468,7 @@ def _prepare(splats: Splats, width: int, height: int, grid: PlaneGrid, channels:
     """What every pass starts from: the table, the colours of these planes, a tuple as wide as they are, the bins."""
     plane = project(splats, width, height, grid)
     table = _tabulate(plane.means, plane.cholesky, plane.cutoff)
-    colors = np.ascontiguousarray(splats.colors[:, channels])
+    colors = np.ascontiguousarray(splats.colors[:, channels] * plane.gains[:, None], f32)
     return table, colors, (f32(0.0),) * colors.shape[1], *_bin(table, grid.width, grid.height)
 
 

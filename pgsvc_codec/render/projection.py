@@ -1,7 +1,9 @@
 """Splats as one plane of samples sees them: offsets and lengths in that plane's own samples.
 
 A plane's samples lie on a regular grid over the full-size picture (`picture.PlaneGrid`), so going from picture to
-plane is a shift and a scale per axis; both keep the Cholesky factor lower triangular (spec, "Rendering").
+plane is a shift and a scale per axis; both keep the Cholesky factor lower triangular (spec, "Rendering").  Where the
+samples lie further apart than those that the splats were fitted to, splats are widened first, so that fine ones do
+not flicker in and out between samples (spec, "Smaller outputs").
 """
 
 from __future__ import annotations
@@ -26,13 +28,8 @@ class PlaneSplats(NamedTuple):
 
     means: NDArray[np.float64]  # [N, 2] in samples of the plane, x then y; sample i's centre is at i
     cholesky: NDArray[np.float64]  # [N, 3] l1, l2, l3 in samples of the plane
+    gains: NDArray[np.float64]  # [N] factor on the colours; below 1 where smoothing spreads a splat
     cutoff: NDArray[np.float64]  # [N] largest q that contributes; negative where the splat never does
-
-
-def cutoff(colors: NDArray[np.floating]) -> NDArray[np.float64]:
-    """[N] largest q = |L^-1 d|^2 at which a splat of these colours [N, C] still counts: 2 ln(4080 max|c|)."""
-    peak = np.max(np.abs(colors.astype(np.float64)), axis=1, initial=0.0)
-    return 2.0 * np.log(np.maximum(peak, 1e-30) * CUTOFF_AMPLITUDE)
 
 
 def project(splats: Splats, width: int, height: int, grid: PlaneGrid) -> PlaneSplats:
@@ -41,11 +38,28 @@ def project(splats: Splats, width: int, height: int, grid: PlaneGrid) -> PlaneSp
     origin = np.array([grid.x0, grid.y0])
     step = np.array([grid.dx, grid.dy])
     pixels = (splats.means.astype(np.float64) + 1.0) * (size / 2.0) - 0.5
+    cholesky = splats.cholesky.astype(np.float64)
+    gains = np.ones(len(splats))
+    if grid.smoothing_x or grid.smoothing_y:
+        cholesky, gains = _smooth(cholesky, grid.smoothing_x, grid.smoothing_y)
+    peaks = gains * np.max(np.abs(splats.colors.astype(np.float64)), axis=1, initial=0.0)
     return PlaneSplats(
         means=(pixels - origin) / step,
-        cholesky=splats.cholesky.astype(np.float64) / np.array([grid.dx, grid.dy, grid.dy]),
-        cutoff=cutoff(splats.colors),
+        cholesky=cholesky / np.array([grid.dx, grid.dy, grid.dy]),
+        gains=gains,
+        cutoff=2.0 * np.log(np.maximum(peaks, 1e-30) * CUTOFF_AMPLITUDE),
     )
+
+
+def _smooth(
+    cholesky: NDArray[np.float64], smoothing_x: float, smoothing_y: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Factors of L L^T + diag(smoothing), and what keeps each splat's integral the same."""
+    l1, l2, l3 = cholesky.T
+    wide1 = np.sqrt(l1 * l1 + smoothing_x)
+    wide2 = l1 * l2 / wide1
+    wide3 = np.sqrt(l2 * l2 + l3 * l3 + smoothing_y - wide2 * wide2)
+    return np.stack([wide1, wide2, wide3], axis=1), np.abs(l1 * l3) / (wide1 * wide3)
 
 
 def half_extent(cholesky: NDArray[np.float64], q: float) -> tuple[float, float]:

@@ -38,14 +38,14 @@ def _window(plane: NDArray[np.float64], cholesky: NDArray[np.float64], q: float,
 
 
 def _gaussians(splats: Splats, width: int, height: int, grid: PlaneGrid):
-    """Yield for each splat its rows and columns and, over that window, g and the whitened offsets u1, u2."""
+    """Yield for each splat its rows and columns and, over that window, gain * g and the whitened offsets u1, u2."""
     plane = project(splats, width, height, grid)
-    for mean, (l1, l2, l3), q_max in zip(plane.means, plane.cholesky, plane.cutoff, strict=True):
+    for mean, (l1, l2, l3), gain, q_max in zip(*plane, strict=True):
         rows, columns = _window(mean, np.array([l1, l2, l3]), q_max, grid)
         u1 = np.broadcast_to((columns - mean[0]) / l1, (len(rows), len(columns)))
         u2 = ((rows - mean[1])[:, None] - l2 * u1) / l3
         q = u1 * u1 + u2 * u2
-        yield np.ix_(rows, columns), np.where(q <= q_max, np.exp(-0.5 * q), 0.0), u1, u2
+        yield np.ix_(rows, columns), np.where(q <= q_max, gain * np.exp(-0.5 * q), 0.0), u1, u2
 
 
 def render(
@@ -103,6 +103,7 @@ def fit_step(
     every level from l on, so its gradient comes from R_l = sum_{k >= l} level_weights[k] * residual_k.
 
     Args:
+        grid: one that does not smooth; the moments are those of the splats as they are.
         target: [C, h, w] minus the background.
         ends: cumulative layer sizes, one per level; the last is len(splats).
         level_weights: [levels], zero skips a level.

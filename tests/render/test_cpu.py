@@ -92,6 +92,18 @@ def test_planes_of_their_own_grid(rng):
     np.testing.assert_allclose(fast, exact, atol=ROUNDING)
 
 
+def test_smoothing_keeps_the_integral_and_agrees_with_the_reference(rng):
+    splats = random_splats(rng, 40, size=1.0, spread=0.5)
+    coarse = PlaneGrid(16, 12, 1.5, 1.5, 4.0, 4.0, (16 - 1) / 12, (16 - 1) / 12)
+    fast, exact = both(splats, 64, 48, grid=coarse)
+    np.testing.assert_allclose(fast, exact, atol=ROUNDING)
+    fine, _ = both(splats, 64, 48)
+    np.testing.assert_allclose(16 * fast.sum(axis=(2, 3)), fine.sum(axis=(2, 3)), rtol=0.02, atol=0.5)
+    averages = fine.reshape(3, 12, 4, 16, 4).mean(axis=(2, 4))
+    points, _ = both(splats, 64, 48, grid=PlaneGrid(16, 12, 1.5, 1.5, 4.0, 4.0))
+    assert np.abs(fast[0] - averages).max() < 0.5 * np.abs(points[0] - averages).max()
+
+
 @pytest.mark.parametrize(("max_code", "dtype"), [(255, np.uint8), (1023, np.uint16)])
 def test_codes_are_within_one_of_the_reference(rng, max_code, dtype):
     splats = random_splats(rng, 300)

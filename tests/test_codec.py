@@ -1,0 +1,242 @@
+"""Encoder and decoder together, through the library: closed loop, any planes, any part of a stream."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from pgsvc_codec import Decoder, EncodeConfig, encode
+from pgsvc_codec.errors import BackendError, ConfigError, InputError
+from pgsvc_codec.metrics import PsnrMeter
+from pgsvc_codec.picture import from_unit, plane_grids, to_rgb
+from pgsvc_codec.video import PIX_FMTS, Chroma, Matrix, Range, VideoInfo
+
+QUICK = EncodeConfig(splats=90, iterations=60, keyint=4, scenecut=0)
+
+
+class Clip:
+    """A source out of thin air: a disc that crosses waves, another picture from `cut` on."""
+
+    still = False
+
+    def __init__(self, pix_fmt="yuv420p", size=(52, 40), frames=3, cut=None):
+        chroma, depth = PIX_FMTS[pix_fmt]
+        is_rgb = chroma is Chroma.RGB
+        matrix, span = (Matrix.RGB, Range.FULL) if is_rgb else (Matrix.BT709, Range.LIMITED)
+        self.info = VideoInfo(*size, Fraction(25), chroma, depth, matrix, span)
+        self.frame_count = frames
+        self.cut = cut
+
+    def __iter__(self):
+        return (self.frame(number) for number in range(self.frame_count))
+
+    def frame(self, number):
+        new_scene = self.cut is not None and number >= self.cut
+        planes = []
+        for plane, grid in enumerate(plane_grids(self.info)):
+            x, y = np.meshgrid(grid.x0 + grid.dx * np.arange(grid.width), grid.y0 + grid.dy * np.arange(grid.height))
+            disc = np.hypot(x - 15 - 2 * number, y - 18) < 9
+            waves = 0.45 + 0.15 * np.sin((x if not new_scene else y) / (5 if not new_scene else 2) + plane)
+            planes.append(np.where(disc ^ new_scene, 0.9 - waves, waves).astype(np.float32))
+        return from_unit(tuple(planes), self.info)
+
+
+def stream_of(clip, config=QUICK, **options):
+    sink = io.BytesIO()
+    report = encode(clip, sink, config, **options)
+    return sink.getvalue(), report
+
+
+def meter_of(clip, data, layers):
+    meter = PsnrMeter(clip.info.max_code, is_rgb=clip.info.chroma is Chroma.RGB)
+    with Decoder(data) as decoder:
+        for source, shown in zip(clip, decoder.frames(layers=layers), strict=True):
+            meter.add(source, shown.planes)
+    return meter
+
+
+@pytest.mark.parametrize("pix_fmt", PIX_FMTS)
+def test_every_kind_of_planes_comes_back_as_the_encoder_says(pix_fmt):
+    clip = Clip(pix_fmt)
+    data, report = stream_of(clip)
+    assert report.size_bytes == len(data)
+    for level in report.levels:
+        meter = meter_of(clip, data, level.layers)
+        assert meter.combined == level.psnr, "the encoder measures what the decoder shows"
+        assert meter.planes == level.psnr_planes
+    assert [level.psnr for level in report.levels] == sorted(level.psnr for level in report.levels)
+    assert report.levels[2].psnr > 22
+    with Decoder(data) as decoder:
+        assert decoder.info == clip.info
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (33, 17)])
+def test_odd_sizes(size):
+    clip = Clip(size=size, frames=2)
+    data, report = stream_of(clip, EncodeConfig(splats=9, iterations=20))
+    assert meter_of(clip, data, 3).combined == report.levels[2].psnr
+
+
+@pytest.mark.parametrize("layers", [1, 2, 8])
+def test_any_number_of_layers(layers):
+    clip = Clip(frames=2)
+    data, report = stream_of(clip, EncodeConfig(splats=96, iterations=60, layers=layers))
+    assert [level.layers for level in report.levels] == list(range(1, layers + 1))
+    assert meter_of(clip, data, layers).combined == report.levels[-1].psnr
+
+
+def test_the_cycle_of_the_paper_trains_too():
+    _, report = stream_of(Clip("rgb24"), EncodeConfig(splats=90, iterations=60, level_schedule="cyclic"))
+    assert report.levels[0].psnr < report.levels[2].psnr > 22
+
+
+def test_p_frames_hold_their_quality():
+    clip = Clip(frames=8)
+    data, _ = stream_of(clip, EncodeConfig(splats=150, iterations=300, keyint=8))
+    decibels = []
+    with Decoder(data) as decoder:
+        for source, shown in zip(clip, decoder.frames(), strict=True):
+            meter = PsnrMeter(255, is_rgb=False)
+            meter.add(source, shown.planes)
+            decibels.append(meter.combined)
+    assert decibels[-1] > decibels[0] - 1
+
+
+def test_a_scene_cut_opens_a_gop():
+    data, report = stream_of(Clip(frames=7, cut=4), EncodeConfig(splats=60, iterations=20, keyint=16))
+    with Decoder(data) as decoder:
+        assert [(gop.first_frame, gop.scene_cut) for gop in decoder.reader.gops] == [(0, False), (4, True)]
+    assert report.gops == 2
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not():
+    clip = Clip()
+    first, second = stream_of(clip)[0], stream_of(clip)[0]
+    other = stream_of(clip, EncodeConfig(splats=90, iterations=60, keyint=4, scenecut=0, seed=1))[0]
+    assert first == second != other
+
+
+def test_streamed_and_indexed_outputs_hold_the_same_frames():
+    clip = Clip(frames=6)
+    indexed, streamed = stream_of(clip)[0], stream_of(clip, seekable=False)[0]
+    with Decoder(indexed) as one, Decoder(streamed) as other:
+        for a, b in zip(one.frames(), other.frames(), strict=True):
+            assert all(np.array_equal(x, y) for x, y in zip(a.planes, b.planes, strict=True))
+
+
+@pytest.fixture(scope="module")
+def six_frames():
+    return stream_of(Clip(frames=6))[0]
+
+
+def test_a_range_of_frames_is_the_same_frames(six_frames):
+    with Decoder(six_frames) as decoder:
+        whole = list(decoder.frames())
+        part = list(decoder.frames(start=3, stop=5))
+        assert [frame.number for frame in part] == [3, 4]
+        for frame in part:
+            assert np.array_equal(frame.planes[0], whole[frame.number].planes[0])
+        assert list(decoder.frames(start=6)) == []
+
+
+def test_gops_outside_the_range_are_not_read(six_frames):
+    with Decoder(six_frames) as decoder:
+        first = decoder.reader.gops[0].segments[0]
+        damaged = bytearray(six_frames)
+        damaged[first.offset + 40] ^= 1
+    with Decoder(bytes(damaged)) as decoder:
+        assert [frame.number for frame in decoder.frames(start=4)] == [4, 5]
+        assert decoder.warnings == []
+        assert [frame.number for frame in decoder.frames()] == [4, 5], "the first GOP has lost its base"
+        assert len(decoder.warnings) == 1
+        assert "GOP 0 is left out" in decoder.warnings[0]
+
+
+def test_a_stream_that_ends_early_gives_what_is_whole(six_frames):
+    with Decoder(six_frames) as decoder:
+        entry = decoder.reader.gops[1].segments[1]
+        exact = [frame.planes for frame in decoder.frames(layers=1)]
+    with Decoder(six_frames[: entry.offset + 3]) as decoder:
+        frames = list(decoder.frames())
+        assert [frame.layers for frame in frames] == [3, 3, 3, 3, 1, 1]
+        assert np.array_equal(frames[5].planes[0], exact[5][0])
+        assert decoder.warnings == ["truncated: GOP 1 has 1 of 3 layers"]
+
+
+@pytest.mark.parametrize("size", [(26, 20), (104, 80), (31, 57), (1, 1)])
+def test_any_output_size(six_frames, size):
+    with Decoder(six_frames) as decoder:
+        frame = next(decoder.frames(size=size))
+        assert tuple(plane.shape for plane in frame.planes) == decoder.output_info(size).plane_shapes
+        native = next(decoder.frames())
+        for plane, other in zip(frame.planes, native.planes, strict=True):
+            assert abs(plane.mean() - other.mean()) < 12, "the same picture, coarser or finer"
+
+
+def test_a_smaller_output_is_the_average_of_the_picture(six_frames):
+    """Fine splats count by their area, not by whether a sample happens to hit them."""
+    with Decoder(six_frames) as decoder:
+        native = next(decoder.frames()).planes[0].astype(float)
+        quarter = next(decoder.frames(size=(13, 10))).planes[0].astype(float)
+    assert np.abs(quarter - native.reshape(10, 4, 13, 4).mean(axis=(1, 3))).mean() < 3
+
+
+def test_twice_the_size_and_back_is_the_same_picture(six_frames):
+    with Decoder(six_frames) as decoder:
+        double = next(decoder.frames(size=(104, 80))).planes[0].astype(float)
+        native = next(decoder.frames()).planes[0].astype(float)
+    halved = double.reshape(40, 2, 52, 2).mean(axis=(1, 3))
+    assert np.abs(halved - native).mean() < 2
+
+
+def test_colours_are_converted_as_pixels_would_be(six_frames):
+    with Decoder(six_frames) as decoder:
+        rgb = np.stack(next(decoder.frames(pix_fmt="rgb24")).planes, axis=2).astype(int)
+        native = to_rgb(next(decoder.frames(pix_fmt="yuv444p")).planes, decoder.output_info(None, "yuv444p"))
+    assert np.abs(rgb - native).max() <= 3, "rounding of three planes"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": 0}, r"layers: got 0, allowed 1\.\.3"),
+        ({"layers": 4}, r"layers: got 4, allowed 1\.\.3"),
+        ({"start": 7}, r"start: got frame 7, allowed 0\.\.6"),
+        ({"size": (0, 5)}, "width"),
+        ({"pix_fmt": "nv12"}, "nv12"),
+    ],
+)
+def test_arguments_out_of_range(six_frames, arguments, message):
+    with Decoder(six_frames) as decoder, pytest.raises(ConfigError, match=message):
+        decoder.frames(**arguments)
+
+
+def test_a_frame_of_another_size_is_refused():
+    class Changing(Clip):
+        def frame(self, number):
+            return super().frame(number) if number < 1 else tuple(plane[:-1] for plane in super().frame(number))
+
+    with pytest.raises(InputError):
+        stream_of(Changing())
+
+
+def test_an_unknown_device_is_refused():
+    for config in (EncodeConfig(device="cuda"), EncodeConfig(device="abacus")):
+        with pytest.raises(BackendError, match=f"device.*{config.device}.*allowed auto, cpu"):
+            stream_of(Clip(), config)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"none\.pgs: cannot be read"):
+        Decoder(tmp_path / "none.pgs")
+
+
+def test_progress_counts_frames():
+    seen = []
+    _, report = stream_of(Clip(frames=3), progress=seen.append)
+    assert [(step.frames, step.frame_count) for step in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert seen[-1].psnr == report.levels[-1].psnr
+    assert 0 < seen[0].size_bytes < seen[2].size_bytes < report.size_bytes

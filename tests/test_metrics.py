@@ -1,0 +1,52 @@
+"""PSNR: by hand, by plane, over a sequence."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from pgsvc_codec.metrics import MAX_PSNR, PsnrMeter, psnr_of
+
+
+def planes(*values, dtype=np.uint8):
+    return tuple(np.full((4, 6), value, dtype) for value in values)
+
+
+def test_one_plane_by_hand():
+    meter = PsnrMeter(255, is_rgb=False)
+    meter.add(planes(100), planes(95))
+    assert meter.combined == pytest.approx(20 * math.log10(255 / 5))
+
+
+def test_equal_pictures_have_the_cap_and_tiny_errors_stay_below_it():
+    meter = PsnrMeter(1023, is_rgb=True)
+    meter.add(planes(7, 8, 9, dtype=np.uint16), planes(7, 8, 9, dtype=np.uint16))
+    assert meter.combined == MAX_PSNR
+    assert meter.planes == (MAX_PSNR,) * 3
+    assert psnr_of(1e-9, 1, 255) == MAX_PSNR
+
+
+def test_rgb_weighs_samples_and_yuv_weighs_decibels():
+    source, shown = planes(10, 10, 10), planes(11, 12, 14)
+    rgb, yuv = PsnrMeter(255, is_rgb=True), PsnrMeter(255, is_rgb=False)
+    for meter in (rgb, yuv):
+        meter.add(source, shown)
+    assert rgb.combined == pytest.approx(10 * math.log10(255**2 / ((1 + 4 + 16) / 3)))
+    y, u, v = (20 * math.log10(255 / error) for error in (1, 2, 4))
+    assert yuv.planes == pytest.approx((y, u, v))
+    assert yuv.combined == pytest.approx((6 * y + u + v) / 8)
+
+
+def test_a_sequence_is_measured_by_its_error_not_its_decibels():
+    meter = PsnrMeter(255, is_rgb=False)
+    meter.add(planes(0), planes(0))
+    meter.add(planes(0), planes(10))
+    assert meter.combined == pytest.approx(10 * math.log10(255**2 / 50))
+
+
+def test_differences_do_not_wrap():
+    meter = PsnrMeter(255, is_rgb=False)
+    meter.add(planes(0), planes(255))
+    assert meter.combined == pytest.approx(0)
