@@ -27,7 +27,7 @@ from pgsvc_codec.render.backend import load
 from pgsvc_codec.render.frames import FramePainter
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.fit import FrameFit, fit_inter, fit_intra
-from pgsvc_codec.train.keyframes import is_cut
+from pgsvc_codec.train.keyframes import is_cut, is_foreign
 from pgsvc_codec.train.motion import Motion, estimate_motion
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.train.start import layer_ends
@@ -139,6 +139,8 @@ class _Encoder:
         objective = Objective(picture, self.grids, self.rasterizer)
         if self._gop.frames == 0 or motion is None:
             self._code_intra(self._gop, fit_intra(objective, self.plan, rng))
+        elif is_foreign(motion):
+            self._code_anew(self._gop, fit_intra(objective, self.plan, rng))
         else:
             self._code_inter(self._gop, objective, motion, rng)
         self._account(self._gop, frame)
@@ -164,6 +166,21 @@ class _Encoder:
         for layer, (coder, splats) in enumerate(zip(gop.coders, fit.whole, strict=True)):
             background = fit.background if layer == 0 else None
             gop.payloads[layer].append(coder.encode_intra(splats, fit.tables_intra[layer], background=background))
+
+    def _code_anew(self, gop: _OpenGop, fit: FrameFit) -> None:
+        """A P-frame of which all splats are new."""
+        gop.tables_intra = fit.tables_intra
+        gone = [np.zeros(len(splats), np.bool_) for splats in gop.reference]
+        for layer, (coder, splats) in enumerate(zip(gop.coders, fit.whole, strict=True)):
+            payload = coder.encode_inter(
+                fit.targets[layer],
+                None,
+                survivors=gone[layer],
+                injected=splats,
+                tables_intra=fit.tables_intra[layer],
+                background=fit.background if layer == 0 else None,
+            )
+            gop.payloads[layer].append(payload)
 
     def _code_inter(self, gop: _OpenGop, objective: Objective, motion: Motion, rng: np.random.Generator) -> None:
         reference = gop.reference

@@ -112,6 +112,16 @@ def test_a_scene_cut_opens_a_gop():
     assert report.gops == 2
 
 
+def test_a_cut_that_may_not_open_a_gop_costs_little_quality():
+    clip = Clip(frames=4, cut=2)
+    with_cut, without = (
+        stream_of(clip, EncodeConfig(splats=90, iterations=60, min_keyint=1, scenecut=scenecut))[1]
+        for scenecut in (40, 0)
+    )
+    assert (with_cut.gops, without.gops) == (2, 1)
+    assert without.levels[2].psnr > with_cut.levels[2].psnr - 0.5
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not():
     clip = Clip()
     first, second = stream_of(clip)[0], stream_of(clip)[0]

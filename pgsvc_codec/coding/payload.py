@@ -128,7 +128,7 @@ class LayerEncoder(_State):
     def encode_inter(
         self,
         targets: Splats,
-        tables: QuantTables,
+        tables: QuantTables | None,
         *,
         survivors: NDArray[np.bool_],
         injected: Splats,
@@ -139,7 +139,8 @@ class LayerEncoder(_State):
 
         Args:
             targets: what the surviving splats should become, in the order of `decoded`.
-            tables: of the differences; sent where they differ from those last sent for differences.
+            tables: of the differences; sent where they differ from those last sent for differences.  None where
+                nothing survives.
             survivors: [N] for each splat of `decoded`, whether it lives on.
             injected: new splats, any order.
             tables_intra: of the injected splats; as in `encode_intra`.
@@ -158,12 +159,17 @@ class LayerEncoder(_State):
         if len(targets) + len(injected) > MAX_SPLATS:
             raise ValueError(f"P payload: got {len(targets) + len(injected)} splats, allowed {MAX_SPLATS}")
         codes = _codes(self.background) if background is None else self._background_codes(background)
-        self._check(targets, tables, Coding.INTER)
+        if tables is None and len(targets):
+            raise ValueError(f"tables: got none for the differences of {len(targets)} survivors")
+        if tables is not None:
+            self._check(targets, tables, Coding.INTER)
         self._check(injected, tables_intra, Coding.INTRA)
 
-        symbols = quantize_inter(targets, reference, tables)
-        updated = dequantize_inter(symbols, reference, tables)
-        _require_finite(updated, ValueError)
+        updated = reference
+        if tables is not None:
+            symbols = quantize_inter(targets, reference, tables)
+            updated = dequantize_inter(symbols, reference, tables)
+            _require_finite(updated, ValueError)
         changed = not np.array_equal(_background(codes), self.background)
         if not changed and not len(injected) and survivors.all() and _equal(updated, reference):
             self.order = np.arange(len(reference))
@@ -171,7 +177,7 @@ class LayerEncoder(_State):
         coder = RangeEncoder()
         self._write_background(coder, codes, changed=changed)
         _write_mask(coder, survivors)
-        if len(symbols):
+        if tables is not None and len(symbols):
             self._write_tables(coder, Coding.INTER, tables, symbols.colors)
             self._write_differences(coder, symbols)
         coder.uniform([len(injected) > 0], 2)

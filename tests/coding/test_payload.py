@@ -166,6 +166,23 @@ def test_no_drift_over_thirty_frames(layer):
         assert np.abs(decoded.colors - targets.colors).max() < 0.1
 
 
+def test_a_frame_without_survivors_needs_no_tables_of_differences():
+    rng = np.random.default_rng(5)
+    whole, other = (plain_tables(0, inter=False, entries=entries) for entries in ((5, 3), (4, 4)))
+    chain = Chain(0, 3)
+    chain.intra(random_splats(rng, 30), whole)
+    nothing, gone = Splats.empty(3), np.zeros(30, bool)
+    background = np.full(3, 0.2, np.float32)
+    new = random_splats(rng, 40)
+    chain.inter(nothing, None, survivors=gone, injected=new, tables_intra=other, background=background)
+    assert len(chain.encoder.decoded) == 40
+    assert np.array_equal(chain.encoder.background, background)
+    inter = plain_tables(0, inter=True)
+    survivors = rng.random(40) < 0.7
+    targets = moved(rng, chain.encoder.decoded[survivors])
+    chain.inter(targets, inter, survivors=survivors, injected=nothing, tables_intra=other)
+
+
 def test_order_says_where_each_splat_came_from_and_one_call_predicts_the_decoder():
     rng = np.random.default_rng(7)
     splats, extra = random_splats(rng, 300), random_splats(rng, 40)
@@ -416,6 +433,8 @@ def test_encoder_refuses_what_does_not_fit_and_stays_usable():
         encoder.encode_inter(splats, inter, survivors=np.ones(9, bool), injected=none, tables_intra=tables)
     with pytest.raises(ValueError, match="targets: got 9 splats for 10 survivors"):
         encoder.encode_inter(splats[:9], inter, survivors=np.ones(10, bool), injected=none, tables_intra=tables)
+    with pytest.raises(ValueError, match="tables: got none for the differences of 10 survivors"):
+        encoder.encode_inter(splats, None, survivors=np.ones(10, bool), injected=none, tables_intra=tables)
     fine = plain_tables(1, inter=True, fraction_bits=21)
     with pytest.raises(ValueError, match=r"INTER position fraction bits: got 21, allowed 1\.\.20"):
         encoder.encode_inter(splats, fine, survivors=np.ones(10, bool), injected=none, tables_intra=tables)
