@@ -252,6 +252,7 @@ def encode(
     *,
     progress: Callable[[Progress], None] | None = None,
     seekable: bool = True,
+    spool_dir: str | None = None,
 ) -> EncodeReport:
     """Encode all frames of a source.
 
@@ -261,17 +262,20 @@ def encode(
         config: options.
         progress: called after every frame.
         seekable: False writes GOP by GOP, with the index at the end, for pipes.
+        spool_dir: where segments wait, in a nameless file, for the index that goes in front of them; None = the
+            system's folder for temporary files.
 
     Raises:
         ConfigError: options do not fit the source or each other.
         InputError: the source is empty, or a frame is not what the source's info says.
         BackendError: the device is not available.
+        OutputError: the sink or the temporary file cannot be written.
     """
     started = time.monotonic()
     info = source.info
     plan = config.resolve(info.width, info.height, info.rate, still=source.still and seekable)
     header = _stream_header(info, plan)
-    with StreamWriter(sink, header, progression=plan.progression, seekable=seekable) as writer:
+    with StreamWriter(sink, header, progression=plan.progression, seekable=seekable, spool_dir=spool_dir) as writer:
         encoder = _Encoder(info, plan, config.device, writer)
         for frame in source:
             encoder.add(frame)

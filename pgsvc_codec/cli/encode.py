@@ -170,7 +170,15 @@ def encode(
                 psnr=state.psnr,
             )
 
-        report = encode_source(source, cast(BinaryIO, sink), config, progress=follow, seekable=sink.seekable())
+        # Segments wait beside the output: a system's temporary files may lie in memory.
+        report = encode_source(
+            source,
+            cast(BinaryIO, sink),
+            config,
+            progress=follow,
+            seekable=sink.seekable(),
+            spool_dir=sink.folder,
+        )
         _warn_of(source, console)
         sink.commit()
         document = _document(target, source, report, console.warnings)

@@ -10,13 +10,13 @@ import io
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from types import TracebackType
 from typing import BinaryIO, Literal, Self
 
-from pgsvc_codec.errors import ConfigError, CorruptError, FormatError, TruncatedError
+from pgsvc_codec.errors import ConfigError, CorruptError, FormatError, OutputError, TruncatedError
 from pgsvc_codec.format.constants import (
     FLAG_KEY,
     FLAG_LAYER_ORDER,
@@ -106,6 +106,17 @@ class GopEntry:
         return bool(self.flags & FLAG_SCENE_CUT)
 
 
+@contextmanager
+def _spooling(folder: str | None) -> Iterator[None]:
+    """Errors of the system as `OutputError`, for its messages do not name a file that has no name."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"temporary file in {folder or tempfile.gettempdir()}: cannot be written: {error.strerror or error}"
+        ) from None
+
+
 class StreamWriter:
     """Writes a stream, GOP by GOP.
 
@@ -115,6 +126,7 @@ class StreamWriter:
 
     Raises:
         ConfigError: layer order without a seekable target, or a GOP that does not fit the stream.
+        OutputError: the temporary file cannot be written.
     """
 
     def __init__(
@@ -138,8 +150,10 @@ class StreamWriter:
         self._frame_count = 0
         self._position = 0  # of the next segment, from the first byte of the segments
         self._spool: BinaryIO = sink
+        self._spool_dir = spool_dir
         if seekable:
-            self._spool = tempfile.TemporaryFile(dir=spool_dir)  # noqa: SIM115
+            with _spooling(spool_dir):
+                self._spool = tempfile.TemporaryFile(dir=spool_dir)  # noqa: SIM115
         else:
             stream_header = header.pack()
             file_header = FileHeader(
@@ -186,7 +200,12 @@ class StreamWriter:
             offset=self._position,
             layers=tuple(entries),
         )
-        self._spool.write(b"".join(segments))
+        if self._seekable:
+            with _spooling(self._spool_dir):
+                self._spool.write(b"".join(segments))
+                self._spool.flush()
+        else:
+            self._sink.write(b"".join(segments))
         self._gops.append(entry)
         self._frame_count += frames
         self._position += sum(map(len, segments))
@@ -213,7 +232,8 @@ class StreamWriter:
     def discard(self) -> None:
         """Drop the temporary file, without writing any more."""
         if self._spool is not self._sink:
-            self._spool.close()
+            with suppress(OSError):  # what is still buffered after an error is not wanted
+                self._spool.close()
 
     def _write_indexed(self) -> None:
         video = replace(self._header.video, frame_count=self._frame_count)
@@ -254,6 +274,22 @@ class StreamWriter:
             yield replace(gop, offset=starts[0], layers=tuple(entries))
 
 
+def _copy(source: BinaryIO) -> BinaryIO:
+    """An anonymous temporary file with all bytes of a source."""
+    with _spooling(None):
+        copy = tempfile.TemporaryFile()  # noqa: SIM115
+    try:
+        while data := source.read(_SCAN_BYTES):
+            with _spooling(None):
+                copy.write(data)
+                copy.flush()
+    except BaseException:
+        with suppress(OSError):
+            copy.close()
+        raise
+    return copy
+
+
 class StreamReader:
     """Finds the segments of a stream that may be cut anywhere or damaged.
 
@@ -264,6 +300,7 @@ class StreamReader:
         FormatError: this is no PGS stream, or another version.
         TruncatedError: it ends before headers and index are whole, or holds no complete base segment.
         CorruptError: headers or index are damaged.
+        OutputError: there is no room for the copy.
     """
 
     header: StreamHeader
@@ -274,10 +311,7 @@ class StreamReader:
         if isinstance(source, bytes):
             source = io.BytesIO(source)
         elif not source.seekable():
-            self._copy = tempfile.TemporaryFile()  # noqa: SIM115
-            assert self._copy is not None
-            shutil.copyfileobj(source, self._copy, _SCAN_BYTES)
-            source = self._copy
+            self._copy = source = _copy(source)
         self._source = source
         self.size = source.seek(0, io.SEEK_END)  # bytes at hand
         self._problems: dict[tuple[int, int], FormatError | None] = {}

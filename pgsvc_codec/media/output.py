@@ -75,6 +75,11 @@ class AtomicFile:
         """Whether bytes that were written can be replaced: true of files only."""
         return self._temporary is not None
 
+    @property
+    def folder(self) -> str | None:
+        """Where the file will be; None if the output is none."""
+        return None if self._temporary is None else str(self._temporary.parent)
+
     def seek(self, offset: int) -> int:
         """Go to a byte offset from the start, to replace what is there."""
         return self._open_stream().seek(offset)

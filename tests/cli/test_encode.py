@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -260,6 +261,19 @@ def test_an_input_that_breaks_leaves_the_output_alone(here: Run, folder: Path) -
     (folder / "o.pgs").write_bytes(b"mine")
     done = here("encode", "a.y4m", "o.pgs", *QUICK, "-y")
     assert (done.code, names_in(folder)) == (3, ["a.y4m", "o.pgs"])
+    assert (folder / "o.pgs").read_bytes() == b"mine"
+
+
+def test_a_stream_that_finds_no_room_leaves_the_output_alone(clip: Path, apart: Run, folder: Path) -> None:
+    (folder / "o.pgs").write_bytes(b"mine")
+
+    def small_files_only() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (256, 256))  # as a disk that fills up
+
+    done = apart("encode", clip, "o.pgs", *QUICK, "-y", "-q", "-f", 1, preexec_fn=small_files_only)
+    assert done.code == 2
+    assert done.err == f"pgsvc-encode: error: temporary file in {folder}: cannot be written: File too large\n"
+    assert names_in(folder) == ["o.pgs"]
     assert (folder / "o.pgs").read_bytes() == b"mine"
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import os
 import random
+import tempfile
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgsvc_codec.errors import ConfigError, CorruptError, FormatError, TruncatedError, UnsupportedError
+from pgsvc_codec.errors import ConfigError, CorruptError, FormatError, OutputError, TruncatedError, UnsupportedError
 from pgsvc_codec.format.container import Gop, LayerSegment, StreamReader, StreamWriter
 from pgsvc_codec.format.fields import seal
 from pgsvc_codec.format.header import (
@@ -176,6 +178,18 @@ def test_a_pipe_is_read_too() -> None:
         sink.write(data)  # small enough for the pipe's buffer
     with os.fdopen(read_end, "rb") as source, StreamReader(source) as reader:
         assert reader.read_segment(4, 2) == gops[4].layers[2].frame_payloads
+
+
+def test_no_room_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    message = "temporary file in .*nowhere: cannot be written: No such file or directory"
+    with pytest.raises(OutputError, match=message):
+        StreamWriter(io.BytesIO(), make_header(), progression="gop", seekable=True, spool_dir=nowhere)
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    monkeypatch.setattr(tempfile, "tempdir", nowhere)
+    with os.fdopen(read_end, "rb") as source, pytest.raises(OutputError, match=message):
+        StreamReader(source)
 
 
 @shapes
