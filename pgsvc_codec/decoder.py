@@ -100,13 +100,18 @@ class Decoder:
         if self._file is not None:
             self._file.close()
 
-    def output_info(self, size: tuple[int, int] | None = None, pix_fmt: str | None = None) -> VideoInfo:
-        """What `frames` yields for this output size (width, height) and pixel format; None = as encoded.
+    def output_info(
+        self, size: tuple[int, int] | None = None, pix_fmt: str | None = None, range: Range | None = None
+    ) -> VideoInfo:
+        """What `frames` yields for this output size (width, height), pixel format and range.
+
+        None is as encoded, but for the range where RGB is made of Y′CbCr or the reverse: see `matching_info`.
 
         Raises:
             ConfigError: the size or format is out of range.
         """
         info = self.info if pix_fmt is None else matching_info(self.info, pix_fmt)
+        info = info if range is None else replace(info, range=range)
         return info if size is None else replace(info, width=size[0], height=size[1])
 
     def frames(
@@ -115,6 +120,7 @@ class Decoder:
         layers: int | None = None,
         size: tuple[int, int] | None = None,
         pix_fmt: str | None = None,
+        range: Range | None = None,
         start: int = 0,
         stop: int | None = None,
     ) -> Iterator[DecodedFrame]:
@@ -127,6 +133,7 @@ class Decoder:
             layers: how many layers, 1 = base only; None = all.
             size: output width and height in luma samples.
             pix_fmt: planes of the output, a name of `video.PIX_FMTS`.
+            range: span of the output's code values; see `output_info`.
             start: first frame.
             stop: one past the last frame; None = to the end.
 
@@ -139,7 +146,7 @@ class Decoder:
         end = self.frame_count if stop is None else min(stop, self.frame_count)
         if not 0 <= start <= self.frame_count:
             raise ConfigError(f"start: got frame {start}, allowed 0..{self.frame_count}")
-        output = self.output_info(size, pix_fmt)
+        output = self.output_info(size, pix_fmt, range)
         return self._decode(level, output, start, end)
 
     def _decode(self, level: int, output: VideoInfo, start: int, end: int) -> Iterator[DecodedFrame]:

@@ -293,12 +293,8 @@ def _choose_info(decoder: Decoder, level: int, format: str, picture: _Picture) -
             raise ConfigError(f"--scale: got {picture.scale}, allowed > 0")
         width, height = (max(1, round(side * picture.scale)) for side in (width, height))
     asked = decoder.output_info((width, height), picture.pix_fmt)
-    if picture.pix_fmt is not None:
-        return asked
     accepted = sink_info(format, asked)
-    nearest = decoder.output_info((width, height), accepted.pix_fmt)
-    # A decoder keeps the range unless it makes RGB: limited gray, which images do not take, becomes that.
-    return nearest if nearest == accepted else decoder.output_info((width, height), "rgb24")
+    return asked if picture.pix_fmt is not None and accepted.pix_fmt != picture.pix_fmt else accepted
 
 
 def _fill_in(target: str, level: int, info: VideoInfo) -> str:
@@ -334,6 +330,7 @@ def _write_frames(
             layers=output.level,
             size=(info.width, info.height),
             pix_fmt=info.pix_fmt,
+            range=info.range,
             start=wanted.start,
             stop=wanted.stop,
         )

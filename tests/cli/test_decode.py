@@ -9,16 +9,18 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import CLIP, CLIP_FRAMES, Encoded, Outcome, command_line, y4m_of
+from clips import CLIP, CLIP_FRAMES, QUICK, Encoded, Outcome, command_line, y4m_of
 
 from pgsvc_codec.decoder import Decoder
 from pgsvc_codec.format.container import StreamReader
 from pgsvc_codec.media.raw import frame_to_bytes
 from pgsvc_codec.picture import Frame
+from pgsvc_codec.video import Chroma
 
 Run = Callable[..., Outcome]
 
@@ -156,6 +158,30 @@ def test_images(stream: Encoded, here: Run, tmp_path: Path) -> None:
     assert "a png file holds one frame" in done.err
     assert here("decode", stream.path, "-f", 1, "-o", tmp_path / "one").code == 0
     assert (tmp_path / "one").read_bytes().startswith(b"\x89PNG")
+
+
+def test_gray_images_span_the_full_range(
+    stream: Encoded, levels: dict[int, list[Frame]], clip_frames: list[Frame], here: Run, tmp_path: Path
+) -> None:
+    # of a colour stream
+    assert here("decode", stream.path, "-f", 1, "--pix-fmt", "gray", "-o", tmp_path / "a.pgm").code == 0
+    luma = levels[3][0][0]
+    expected = np.clip((luma.astype(int) - 16) * (255 / 219), 0, 255)
+    assert np.abs(read_pgm(tmp_path / "a.pgm") - expected).max() < 1.3  # luma is rounded, too
+    # and of a gray one
+    gray = replace(CLIP, chroma=Chroma.GRAY)
+    (tmp_path / "gray.y4m").write_bytes(y4m_of([clip_frames[0][:1]], gray))
+    assert here("encode", tmp_path / "gray.y4m", tmp_path / "gray.pgs", *QUICK).code == 0
+    assert here("decode", tmp_path / "gray.pgs", "-o", tmp_path / "b.pgm").code == 0
+    luma = frames_of(tmp_path / "gray.pgs")[0][0]
+    assert np.abs(read_pgm(tmp_path / "b.pgm") - np.clip((luma.astype(int) - 16) * (255 / 219), 0, 255)).max() < 1.3
+
+
+def read_pgm(path: Path) -> np.ndarray:
+    header = f"P5\n{CLIP.width} {CLIP.height}\n255\n".encode()
+    data = path.read_bytes()
+    assert data.startswith(header)
+    return np.frombuffer(data[len(header) :], np.uint8).reshape(CLIP.height, CLIP.width).astype(int)
 
 
 def test_numpy_arrays(stream: Encoded, here: Run, tmp_path: Path) -> None:
