@@ -77,40 +77,54 @@ def single_threaded_torch() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def descend(
-    model: SplatModel,
-    objective: Objective,
-    background: NDArray[np.float32],
-    iterations: int,
-    level_weights: LevelWeights,
-    *,
-    rate: float = 1.0,
-    warmup: int = 10,
-    held: Held | None = None,
-) -> None:
-    """Run `iterations` steps on `model`, in place.
+class Descent:
+    """Iterations on one model, in one or several runs over which the optimiser's memory lasts.
 
     Args:
+        model: changed in place.
         background: [C].
         level_weights: which levels iteration i supervises.
+        iterations: in all; the learning rates fall to zero over them.
         rate: factor on all learning rates.
         warmup: iterations over which the rates rise.
-        held: rows to leave alone.
     """
-    if not len(model) or iterations <= 0:
-        return
-    pixels_per_splat = objective.width * objective.height / len(model)
-    rates = (_OFFSET_RATE, _SHAPE_RATE, _AMPLITUDE_RATE * math.sqrt(pixels_per_splat))
-    optimizer = Adam(model.parameters(), [rate * peak for peak in rates])
-    geometry, amplitudes = (_rows(held.geometry), _rows(held.amplitudes)) if held else (_rows(None), _rows(None))
-    with single_threaded_torch():
-        for iteration in range(iterations):
-            step = objective.step(model.splats(), background, model.ends, level_weights(iteration))
-            model.set_gradients(step.moments)
-            kept = model.means[geometry], model.shapes[geometry], model.amplitudes[amplitudes]
-            optimizer.step(step_scale(iteration, iterations, warmup))
-            model.settle()
-            model.means[geometry], model.shapes[geometry], model.amplitudes[amplitudes] = kept
+
+    def __init__(
+        self,
+        model: SplatModel,
+        objective: Objective,
+        background: NDArray[np.float32],
+        level_weights: LevelWeights,
+        iterations: int,
+        *,
+        rate: float = 1.0,
+        warmup: int = 10,
+    ) -> None:
+        self._model = model
+        self._objective = objective
+        self._background = background
+        self._level_weights = level_weights
+        self._iterations = iterations
+        self._warmup = warmup
+        self._done = 0
+        pixels_per_splat = objective.width * objective.height / max(len(model), 1)
+        rates = (_OFFSET_RATE, _SHAPE_RATE, _AMPLITUDE_RATE * math.sqrt(pixels_per_splat))
+        self._optimizer = Adam(model.parameters(), [rate * peak for peak in rates])
+
+    def run(self, iterations: int, held: Held | None = None) -> None:
+        """The next `iterations`, with the rows of `held` left alone."""
+        model = self._model
+        geometry, amplitudes = (_rows(held.geometry), _rows(held.amplitudes)) if held else (_rows(None), _rows(None))
+        with single_threaded_torch():
+            for _ in range(iterations if len(model) else 0):
+                weights = self._level_weights(self._done)
+                step = self._objective.step(model.splats(), self._background, model.ends, weights)
+                model.set_gradients(step.moments)
+                kept = model.means[geometry], model.shapes[geometry], model.amplitudes[amplitudes]
+                self._optimizer.step(step_scale(self._done, self._iterations, self._warmup))
+                model.settle()
+                model.means[geometry], model.shapes[geometry], model.amplitudes[amplitudes] = kept
+                self._done += 1
 
 
 def _rows(mask: NDArray[np.bool_] | None) -> torch.Tensor:

@@ -13,16 +13,17 @@ from pgsvc_codec.coding.quant import QuantTables
 from pgsvc_codec.config import EncodePlan
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.density import birth_candidates, choose_moves, price_of_bits, removal_costs
-from pgsvc_codec.train.descent import Held, descend
+from pgsvc_codec.train.descent import Descent, Held
 from pgsvc_codec.train.model import SplatModel
 from pgsvc_codec.train.motion import Motion, move
 from pgsvc_codec.train.objective import Objective
-from pgsvc_codec.train.qat import LayerGrid, settle_on_grid, snap, split
+from pgsvc_codec.train.qat import RATE, LayerGrid, settle_on_grid, snap, split
 from pgsvc_codec.train.schedule import LEVEL_SCHEDULES, LevelWeights
 from pgsvc_codec.train.start import layer_ends, mean_background, start_splats
 
 _QUANTIZED_SHARE = 0.35  # of the iterations are spent while splats take their coded values
-_INTER_RATE = 0.7  # learning rates of a P-frame, in units of an I-frame's
+_INTER_RATE = 0.25  # learning rates of a P-frame, in units of an I-frame's: longer steps lose what a good reference had
+_WARMUP = 5  # iterations, where a fit goes on from a good one
 _BEFORE_MOVES = 0.25  # of a P-frame's free iterations come first, so that mere motion is not taken for new content
 _LEAST_AFTER_MOVES = 20  # iterations that new splats need to find their place
 _SKIP_BITS = 100.0  # a change must be worth this many: what it costs, and what the others make good for nothing
@@ -49,14 +50,15 @@ def fit_intra(objective: Objective, plan: EncodePlan, rng: np.random.Generator) 
     model = SplatModel(start_splats(objective.picture, background, ends, rng), ends, *size)
     weights = LEVEL_SCHEDULES[plan.level_schedule](len(ends))
     free = math.ceil((1 - _QUANTIZED_SHARE) * plan.iterations_intra)
-    descend(model, objective, background, free, weights)
+    Descent(model, objective, background, weights, free).run(free)
     nothing = Splats.empty(len(objective.picture))
     grids = [LayerGrid(layer, size, nothing) for layer in range(len(ends))]
     for grid, layer in zip(grids, split(model.splats(), ends), strict=True):
         grid.fit(layer)
     unskipped = np.zeros(len(model), np.bool_)
     rest = plan.iterations_intra - free
-    splats = settle_on_grid(model, objective, background, grids, rest, weights, rng, unskipped)
+    descent = Descent(model, objective, background, weights, rest, rate=RATE, warmup=_WARMUP)
+    splats = settle_on_grid(model, descent, grids, rest, rng, unskipped)
     return FrameFit(
         background=background,
         targets=[nothing] * len(ends),
@@ -88,6 +90,10 @@ class _InterFit:
         self.weights: LevelWeights = LEVEL_SCHEDULES[plan.level_schedule](len(reference))
         full = [0.0] * (len(reference) - 1) + [1.0]
         self._full_level: LevelWeights = lambda _: full
+
+    def descent(self, model: SplatModel, iterations: int, rate: float) -> Descent:
+        """Iterations on `model`, which starts near where it should end."""
+        return Descent(model, self.objective, self.background, self.weights, iterations, rate=rate, warmup=_WARMUP)
 
     def loss(self, splats: Splats, ends: Sequence[int], weights: LevelWeights) -> float:
         """Eq. 7 times the samples: weighted squared error."""
@@ -199,10 +205,10 @@ def fit_inter(
     free = math.ceil((1 - _QUANTIZED_SHARE) * plan.iterations_inter)
     first = math.ceil(_BEFORE_MOVES * free)
     model = fit.start(motion)
-    descend(model, objective, background, first, fit.weights, rate=_INTER_RATE)
+    fit.descent(model, first, _INTER_RATE).run(first)
     if free - first >= _LEAST_AFTER_MOVES:
         model = fit.exchange(model)
-    descend(model, objective, background, free - first, fit.weights, rate=_INTER_RATE)
+    fit.descent(model, free - first, _INTER_RATE).run(free - first)
 
     ends = model.ends
     grids = [
@@ -213,9 +219,10 @@ def fit_inter(
     held = Held(skipped, skipped)
     rest = plan.iterations_inter - free
     again = min(rest // 4, _AFTER_SKIPS)
-    descend(model, objective, background, again, fit.weights, rate=_INTER_RATE / 2, warmup=3, held=held)
+    descent = fit.descent(model, rest, RATE)
+    descent.run(again, held)
     _choose_tables(fit, model, grids)
-    splats = split(settle_on_grid(model, objective, background, grids, rest - again, fit.weights, rng, skipped), ends)
+    splats = split(settle_on_grid(model, descent, grids, rest - again, rng, skipped), ends)
     kept = [len(grid.reference) for grid in grids]
     return FrameFit(
         background=background,

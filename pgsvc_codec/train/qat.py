@@ -29,17 +29,15 @@ from pgsvc_codec.coding.quant import (
     quantize_intra,
 )
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.descent import Held, descend
+from pgsvc_codec.train.descent import Descent, Held
 from pgsvc_codec.train.model import SplatModel
-from pgsvc_codec.train.objective import Objective
-from pgsvc_codec.train.schedule import LevelWeights
 
 NUM_STAGES = 2  # M of the paper's residual vector quantiser
 _MOST_ENTRIES = 64  # B, 6 bits
 _SPLATS_PER_ENTRY = 10  # an entry costs C fp16 numbers in the stream, which fewer splats do not repay
 _LEAST_ENTRIES = 8
 
-_RATE = 0.3  # learning rates between groups, in units of the free fit's
+RATE = 0.15  # learning rates while splats settle, in units of the free fit's
 _GEOMETRY_ROUNDS = 8
 _COLOR_ROUNDS = 8
 
@@ -197,17 +195,17 @@ def snap(splats: Splats, grids: Sequence[LayerGrid], ends: Sequence[int]) -> Spl
 
 def settle_on_grid(
     model: SplatModel,
-    objective: Objective,
-    background: NDArray[np.float32],
+    descent: Descent,
     grids: Sequence[LayerGrid],
     iterations: int,
-    level_weights: LevelWeights,
     rng: np.random.Generator,
     skipped: NDArray[np.bool_],
 ) -> Splats:
     """Bring all splats of `model` onto `grids`, in at most `iterations` further iterations.
 
     Args:
+        descent: of the model, with so many iterations left; one for all groups, since a fresh optimiser's first steps
+            are as long as its rates and would undo a good fit each time.
         grids: one per layer, their tables fitted.
         skipped: [N] splats that are on the grid already and stay as they are.
 
@@ -220,15 +218,12 @@ def settle_on_grid(
     share = iterations // sum(rounds)
     held = Held(skipped.copy(), skipped.copy())
 
-    def rest() -> None:
-        descend(model, objective, background, share, level_weights, rate=_RATE, warmup=3, held=held)
-
     for part in np.array_split(rng.permutation(free), rounds[0]):
         splats = model.splats()
         snapped = snap(splats, grids, ends)
         model.put(Splats(snapped.means, snapped.cholesky, splats.colors), part)
         held.geometry[part] = True
-        rest()
+        descent.run(share, held)
     if not any(len(grid.reference) for grid in grids):
         for grid, layer in zip(grids, split(model.splats(), ends), strict=True):
             grid.refit_colors(layer)
@@ -236,5 +231,5 @@ def settle_on_grid(
         model.put(snap(model.splats(), grids, ends), part)
         held.amplitudes[part] = True
         if not held.amplitudes.all():
-            rest()
+            descent.run(share, held)
     return snap(model.splats(), grids, ends)

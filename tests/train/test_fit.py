@@ -11,11 +11,11 @@ from scenes import objective_of, scene, some_splats
 from pgsvc_codec.coding.quant import dequantize_intra, quantize_intra
 from pgsvc_codec.config import EncodeConfig
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.descent import Held, descend
+from pgsvc_codec.train.descent import Descent, Held
 from pgsvc_codec.train.fit import change_energies, fit_inter, fit_intra
 from pgsvc_codec.train.model import SplatModel
 from pgsvc_codec.train.motion import estimate_motion
-from pgsvc_codec.train.qat import LayerGrid, settle_on_grid, snap, split
+from pgsvc_codec.train.qat import RATE, LayerGrid, settle_on_grid, snap, split
 from pgsvc_codec.train.schedule import all_levels
 from pgsvc_codec.train.start import layer_ends, mean_background, start_splats
 from pgsvc_codec.video import Chroma, VideoInfo
@@ -77,13 +77,14 @@ def test_settling_beats_rounding_all_at_once():
     background = mean_background(objective.picture)
     rng = np.random.default_rng(1)
     model = SplatModel(start_splats(objective.picture, background, ends, rng), ends, *SIZE)
-    descend(model, objective, background, 80, weights)
+    Descent(model, objective, background, weights, 80).run(80)
     grids = [LayerGrid(layer, SIZE, Splats.empty(3)) for layer in range(3)]
     for grid, layer in zip(grids, split(model.splats(), ends), strict=True):
         grid.fit(layer)
     rounded = psnr(objective, split(snap(model.splats(), grids, ends), ends), background)
     nothing = np.zeros(120, np.bool_)
-    settled = settle_on_grid(model, objective, background, grids, 60, weights, rng, nothing)
+    descent = Descent(model, objective, background, weights, 60, rate=RATE)
+    settled = settle_on_grid(model, descent, grids, 60, rng, nothing)
     assert psnr(objective, split(settled, ends), background)[2] > rounded[2] + 0.5
 
 
@@ -93,7 +94,7 @@ def test_held_rows_do_not_move(rng):
     model = SplatModel(start_splats(objective.picture, background, [30], rng), [30], *SIZE)
     held = Held(np.arange(30) < 10, np.arange(30) % 2 == 0)
     before = model.splats()
-    descend(model, objective, background, 10, all_levels(1), held=held)
+    Descent(model, objective, background, all_levels(1), 10).run(10, held)
     after = model.splats()
     np.testing.assert_array_equal(after.means[:10], before.means[:10])
     np.testing.assert_array_equal(after.cholesky[:10], before.cholesky[:10])
@@ -171,3 +172,17 @@ def test_change_energy_is_the_error_of_showing_the_old_splat(rng):
         target = tuple(-plane for plane in shown)
         squared = objective_of(target).step(new[n : n + 1], black, [1], [1.0]).squared_error.sum()
         assert squared == pytest.approx(energies[n], rel=0.3)
+
+
+def test_a_descent_in_parts_is_the_descent(rng):
+    """Runs share the optimiser's memory and the schedule: 4 + 6 iterations are 10."""
+    objective = objective_of(scene(*SIZE))
+    background = mean_background(objective.picture)
+    start = start_splats(objective.picture, background, [30], rng)
+    whole, parts = SplatModel(start, [30], *SIZE), SplatModel(start, [30], *SIZE)
+    Descent(whole, objective, background, all_levels(1), 10).run(10)
+    descent = Descent(parts, objective, background, all_levels(1), 10)
+    descent.run(4)
+    descent.run(6)
+    np.testing.assert_array_equal(whole.splats().means, parts.splats().means)
+    np.testing.assert_array_equal(whole.splats().colors, parts.splats().colors)
