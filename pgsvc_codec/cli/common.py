@@ -307,6 +307,14 @@ class Console:
         if not self._quiet:
             self._print(text)
 
+    def note_compilation(self) -> AbstractContextManager[None]:
+        """While the context lasts, say why nothing happens if kernels are compiled."""
+        from pgsvc_codec.render.backend import on_compilation
+
+        return on_compilation(
+            lambda: self.note("compiling the rasteriser for this processor, once: up to half a minute")
+        )
+
     def detail(self, text: str) -> None:
         """Text for people who asked for more."""
         if self._verbose:

@@ -171,6 +171,7 @@ def decode(
         _judge_completeness(decoder, level, wanted, console, allow_partial=allow_partial is not False)
         console.detail(_look(decoder))
 
+        stack.enter_context(console.note_compilation())
         started = time.monotonic()
         outputs = []
         with ExitStack() as sinks:  # all of them appear under their names, or none
@@ -249,13 +250,10 @@ def _choose_frames(
 
 def _verify(decoder: Decoder) -> None:
     """Check all segments of the stream, wanted or not."""
-    reader = decoder.reader
-    keys = [(gop, layer) for gop in range(len(reader.gops)) for layer in range(decoder.num_layers)]
-    problems = [problem for gop, layer in keys if (problem := reader.problem(gop, layer)) is not None]
+    problems = decoder.reader.problems()
     if problems:
-        raise CommandError(
-            ExitCode.MISMATCH, f"{len(problems)} of {len(keys)} segments fail their check, first: {problems[0]}"
-        )
+        count = f"{len(problems)} of {decoder.reader.num_segments} segments"
+        raise CommandError(ExitCode.MISMATCH, f"{count} fail their check, first: {problems[0]}")
 
 
 def _judge_completeness(decoder: Decoder, level: int, wanted: range, console: Console, *, allow_partial: bool) -> None:

@@ -170,6 +170,7 @@ def encode(
                 psnr=state.psnr,
             )
 
+        stack.enter_context(console.note_compilation())
         # Segments wait beside the output: a system's temporary files may lie in memory.
         report = encode_source(
             source,

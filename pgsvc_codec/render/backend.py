@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import ModuleType
 
 from pgsvc_codec.errors import BackendError
@@ -23,3 +25,23 @@ def load(device: str) -> ModuleType:
     if device == "cuda" or (device.startswith("cuda:") and device[5:].isdigit()):
         raise BackendError(f"device {device}: this version has no CUDA rasteriser, allowed auto, cpu")
     raise BackendError(f"device: got {device}, allowed auto, cpu, cuda, cuda:N")
+
+
+def on_compilation(tell: Callable[[], None]) -> AbstractContextManager[None]:
+    """While the context lasts, call `tell` once if kernels must be compiled: seconds in which nothing else happens."""
+    from numba.core.event import Event, Listener, install_listener
+
+    class FirstCompilation(Listener):
+        """Does not hear of kernels that are found in the cache on disk."""
+
+        told = False
+
+        def on_start(self, event: Event) -> None:
+            if not self.told:
+                self.told = True
+                tell()
+
+        def on_end(self, event: Event) -> None:
+            pass
+
+    return install_listener("numba:compile", FirstCompilation())

@@ -440,3 +440,11 @@ def test_decoding_loads_no_torch(stream: Encoded) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_first_use_on_a_machine_says_what_takes_so_long(stream: Encoded, apart: Run, tmp_path: Path) -> None:
+    fresh = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    first = apart("decode", stream.path, "-F", "null", env=fresh)
+    second = apart("decode", stream.path, "-F", "null", env=fresh)
+    assert [line.startswith("compiling the rasteriser") for line in first.lines] == [True, False]
+    assert [line.split()[0] for line in second.lines] == ["decoded"], "kernels are kept on disk"
