@@ -10,7 +10,6 @@ from math import fsum, log10
 from os import PathLike
 from typing import Any, BinaryIO
 
-from pgsvc_codec.errors import FormatError
 from pgsvc_codec.format.constants import (
     CHROMA_NAMES,
     DEPTH_SUFFIXES,
@@ -65,7 +64,8 @@ def describe_file(file: str | PathLike[str] | BinaryIO, *, verify: bool = False)
             "warnings": [report] if report else [],
         }
         if verify:
-            described["verify"] = _verify(reader)
+            problems = [str(problem) for problem in reader.problems()]
+            described["verify"] = {"segments": reader.num_segments, "problems": problems}
         return described
 
 
@@ -138,10 +138,3 @@ def _describe_gop(reader: StreamReader, number: int) -> dict[str, Any]:
         "layers_present": reader.present_layers(number),
         "layers": layers,
     }
-
-
-def _verify(reader: StreamReader) -> dict[str, Any]:
-    """Number of segments that the stream should have, and what is wrong with those that fail."""
-    keys = [(gop, layer) for gop in range(len(reader.gops)) for layer in range(reader.header.num_layers)]
-    problems: list[FormatError | None] = [reader.problem(gop, layer) for gop, layer in keys]
-    return {"segments": len(keys), "problems": [str(problem) for problem in problems if problem]}

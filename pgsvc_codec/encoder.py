@@ -59,7 +59,7 @@ class LevelReport(NamedTuple):
 
     layers: int
     splats: int  # summed over frames
-    size_bytes: int  # of segments
+    size_bytes: int  # of headers, index and the segments that the level needs
     psnr: float  # dB, see `metrics.PsnrMeter.combined`
     psnr_planes: tuple[float, ...]
 

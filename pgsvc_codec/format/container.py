@@ -506,32 +506,8 @@ class StreamReader:
         crc = int.from_bytes(sealed[-CRC_BYTES:], "little")
         if entry.crc not in (None, crc):
             raise CorruptError(f"{where} at byte {body_at:#x}: CRC-32 is {crc:08x}, index says {entry.crc:08x}")
-        payloads = list(split_body(cursor, head.frames))
+        payloads = split_body(cursor, head.frames)
         cursor.finish()
-        return payloads
-
-    def read_cut_segment(self, gop: int, layer: int) -> list[bytes]:
-        """The payloads that lie whole before the end of the file, in coding order; perhaps none.
-
-        A cut segment has lost its checksum: these bytes are *unverified*, and only good for what bears damage.
-
-        Raises:
-            ConfigError: the stream has no such GOP or layer.
-            CorruptError: the segment's header is damaged, or the segment is whole but damaged.
-        """
-        entry = self._entry(gop, layer)
-        if entry is None or entry.offset + SEGMENT_HEADER_BYTES > self.size:
-            return []
-        if entry.end <= self.size:
-            return self.read_segment(gop, layer)
-        entry, head = self._checked_header(gop, layer)
-        where = f"GOP {gop} layer {layer}"
-        body_at = entry.offset + SEGMENT_HEADER_BYTES
-        cursor = Cursor(self._read(body_at, self.size - body_at, where), where=where, base=body_at)
-        payloads: list[bytes] = []
-        with suppress(CorruptError):  # at the cut
-            for payload in split_body(cursor, head.frames):
-                payloads.append(payload)  # one by one, to keep what lies before
         return payloads
 
     def problem(self, gop: int, layer: int) -> FormatError | None:
@@ -544,6 +520,16 @@ class StreamReader:
             except FormatError as error:
                 self._problems[key] = error
         return self._problems[key]
+
+    def problems(self) -> list[FormatError]:
+        """Why segments fail their check, for each that does, in GOP order; reads all of them."""
+        keys = [(gop, layer) for gop in range(len(self.gops)) for layer in range(self.header.num_layers)]
+        return [problem for gop, layer in keys if (problem := self.problem(gop, layer)) is not None]
+
+    @property
+    def num_segments(self) -> int:
+        """Segments that the stream should have."""
+        return len(self.gops) * self.header.num_layers
 
     def available_layers(self, gop: int) -> int:
         """How many layers of a GOP, from the base on, are whole and pass their checks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -94,15 +94,14 @@ def pack_segment(gop: int, layer: int, flags: int, payloads: Sequence[bytes]) ->
     return seal(header.pack()) + body
 
 
-def split_body(cursor: Cursor, frames: int) -> Iterator[bytes]:
-    """Yield the payloads of a body, of which the cursor is at the start.
+def split_body(cursor: Cursor, frames: int) -> list[bytes]:
+    """The payloads of a body, of which the cursor is at the start.
 
     Raises:
         CorruptError: a length is wrong, or the body ends early.
     """
     lengths = [VARINT.take(cursor, "frame length") for _ in range(frames)]
-    for length in lengths:
-        yield cursor.take(length, "payload")
+    return [cursor.take(length, "payload") for length in lengths]
 
 
 def pack_psnr(psnr: float | None) -> int:

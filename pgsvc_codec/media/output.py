@@ -59,6 +59,8 @@ class AtomicFile:
                 raise OutputError(f"{target}: cannot be written: Permission denied")
             self._temporary = self._path.with_name(f"{self._path.name}.tmp-{os.getpid()}")
             self._stream = self._temporary.open("w+b")
+            if mode is not None:  # who may read the old file may read the new one, and nobody else
+                self._temporary.chmod(stat.S_IMODE(mode))
 
     def write(self, data: bytes) -> int:
         """Append bytes; returns their number.

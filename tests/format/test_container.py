@@ -247,18 +247,6 @@ def test_a_scan_takes_no_number_that_cannot_be() -> None:
     assert len(StreamReader(data[:-1] + bytes(forged)).gops) == 1
 
 
-def test_a_cut_segment_gives_its_first_payloads_when_asked() -> None:
-    payloads = [b"a" * 10, b"b" * 20, b"c" * 30]
-    data = write([Gop(0, [LayerSegment(payloads, 1)] * LAYERS)])
-    entry = StreamReader(data).gops[0].segments[1]
-    assert entry is not None
-    body = entry.offset + 20 + 3
-    for cut, count in [(body + 9, 0), (body + 10, 1), (body + 29, 1), (body + 30, 2), (body + 60, 3), (body + 64, 3)]:
-        assert StreamReader(data[:cut]).read_cut_segment(0, 1) == payloads[:count]
-    assert StreamReader(data[: entry.offset + 19]).read_cut_segment(0, 1) == []
-    assert StreamReader(data[: entry.offset + 21]).read_cut_segment(0, 1) == []
-
-
 def test_numbers_outside_the_stream_are_refused() -> None:
     reader = StreamReader(write(make_gops()))
     with pytest.raises(ConfigError, match=r"GOP: got 5, allowed 0\.\.4"):
@@ -399,7 +387,6 @@ def read_everything(stream: bytes) -> None:
         available = reader.available_layers(number)
         for layer in range(reader.header.num_layers):
             try:
-                reader.read_cut_segment(number, layer)
                 total += sum(map(len, reader.read_segment(number, layer)))
             except FormatError:
                 assert layer >= available

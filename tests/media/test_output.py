@@ -50,6 +50,15 @@ def test_overwrite_replaces(tmp_path):
     assert target.read_bytes() == b"new"
 
 
+def test_what_replaces_a_file_has_its_permissions(tmp_path):
+    target = tmp_path / "out.bin"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    with AtomicFile(str(target), overwrite=True) as file:
+        file.write(b"new")
+    assert target.stat().st_mode & 0o777 == 0o640
+
+
 def test_an_existing_file_is_refused(tmp_path):
     target = tmp_path / "out.bin"
     target.write_bytes(b"old")
