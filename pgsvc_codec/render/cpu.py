@@ -39,6 +39,8 @@ LANES = 16  # floats per vector; LLVM splits it where the machine's are shorter
 TILE_ROWS = 16
 TILE_COLUMNS = 512  # a tile's planes and residuals stay in the second-level cache
 
+# Streams may hold splats that float32 does not; nobody promises how those look (spec, "Conformance").
+_TINY, _HUGE = 1e-30, 1e30
 _HALF_LOG2_E = f32(0.5 / math.log(2.0))
 # 2^f on (-1, 0] as a polynomial of least relative error: 7.5e-8, half a unit in the last place of float32.
 _EXP2 = (0.9999999251, 0.6931422526, 0.2401721894, 0.05527972285, 0.009188611834, 0.0009387883196)
@@ -213,9 +215,9 @@ def _tabulate(means, cholesky, cutoff):
         sx = abs(l1 * l3) / sy
         table[n, _MEAN_X] = means[n, 0]
         table[n, _MEAN_Y] = means[n, 1]
-        table[n, _SLOPE] = l1 * l2 / (sy * sy)
-        table[n, _RATE_X] = -_HALF_LOG2_E / (sx * sx)
-        table[n, _RATE_Y] = -_HALF_LOG2_E / (sy * sy)
+        table[n, _SLOPE] = min(max(l1 * l2 / (sy * sy), -_HUGE), _HUGE)
+        table[n, _RATE_X] = -min(max(_HALF_LOG2_E / (sx * sx), _TINY), _HUGE)
+        table[n, _RATE_Y] = -max(_HALF_LOG2_E / (sy * sy), _TINY)
         table[n, _LIMIT] = -_HALF_LOG2_E * cutoff[n]
         table[n, _INV_SX] = 1.0 / sx
         table[n, _INV_SY] = 1.0 / sy

@@ -58,7 +58,8 @@ def _smooth(
     l1, l2, l3 = cholesky.T
     wide1 = np.sqrt(l1 * l1 + smoothing_x)
     wide2 = l1 * l2 / wide1
-    wide3 = np.sqrt(l2 * l2 + l3 * l3 + smoothing_y - wide2 * wide2)
+    # l2² + l3² + smoothing - wide2², free of the difference of squares
+    wide3 = np.sqrt(l3 * l3 + smoothing_y + smoothing_x * (l2 / wide1) ** 2)
     return np.stack([wide1, wide2, wide3], axis=1), np.abs(l1 * l3) / (wide1 * wide3)
 
 

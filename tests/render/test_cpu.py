@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from pgsvc_codec.picture import PlaneGrid
 from pgsvc_codec.render import cpu, reference
+from pgsvc_codec.render.projection import project
 from pgsvc_codec.splats import MIN_LENGTH, Splats
 
 FULL = slice(0, 3)
@@ -90,6 +92,32 @@ def test_planes_of_their_own_grid(rng):
     fast, exact = both(splats, 65, 42, grid=grid, channels=slice(1, 3))
     assert fast.shape == (1, 2, 21, 33)
     np.testing.assert_allclose(fast, exact, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    "cholesky", [(1e33, 0, 1e33), (1e33, 1e14, 1e11), (1 / 64, 1e30, 1), (1e38, 1 / 64, 1 / 64), (1e30, 1e30, 1)]
+)
+@pytest.mark.parametrize("smoothing", [0.0, 0.7])
+def test_splats_beyond_all_bounds_do_no_harm(cholesky, smoothing):
+    splats = one_splat((0.1, 0.2), cholesky, (0.5, -0.25, 0.125))
+    grid = PlaneGrid(20, 10, 0.0, 0.0, 1.0, 1.0, smoothing, smoothing)
+    fast, _ = both(splats, 20, 10, grid)
+    assert np.isfinite(fast).all()
+    codes = cpu.render(splats, 20, 10, grid, FULL, np.full(3, 0.5), [1], 255)
+    assert codes.dtype == np.uint8
+
+
+def test_a_splat_larger_than_any_plane_is_flat():
+    fast, _ = both(one_splat((0, 0), (1e30, 0, 1e30), (0.5, -0.25, 0.125)), 20, 10)
+    np.testing.assert_allclose(fast[0].min(axis=(1, 2)), [0.5, -0.25, 0.125])
+    np.testing.assert_allclose(fast[0].max(axis=(1, 2)), [0.5, -0.25, 0.125])
+
+
+def test_smoothing_loses_no_digits_of_needles():
+    plane = project(one_splat((0, 0), (2**13, 2**20, 1 / 64), (1, 1, 1)), 8, 8, PlaneGrid(8, 8, 0, 0, 1, 1, 0.25, 0.5))
+    # determinant of the covariance with 1/4 and 1/2 added on its diagonal, in exact integers
+    determinant = Fraction(4 * 2**26 + 1, 4) * (2**40 + Fraction(1, 2**12) + Fraction(1, 2)) - 2**66
+    assert (plane.cholesky[0, 0] * plane.cholesky[0, 2]) ** 2 == pytest.approx(float(determinant), rel=1e-13)
 
 
 def test_smoothing_keeps_the_integral_and_agrees_with_the_reference(rng):
