@@ -27,7 +27,7 @@ from pgsvc_codec.splats import Splats
 _MOST_MOVED = (0.2, 0.4)  # share of the base layer, of an enhancement layer: the paper's N_prune
 _BIRTH_YIELD = 0.7  # of the matched filter's gain is left once neighbours have found the error too
 _BIRTH_COLOR = 0.6  # of the filter's amplitude: births in neighbouring cells overlap
-_MOVE_BITS = 25.0  # what a moved splat costs beyond one that stays
+_MOVE_BITS = 15.0  # what a moved splat costs beyond one that stays
 SPLAT_BITS = 40.0  # a coded splat, all in; turns the error of a frame into a price per bit
 
 

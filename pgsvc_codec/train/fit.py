@@ -21,7 +21,8 @@ from pgsvc_codec.train.qat import RATE, LayerGrid, settle_on_grid, snap, split
 from pgsvc_codec.train.schedule import LEVEL_SCHEDULES, LevelWeights
 from pgsvc_codec.train.start import layer_ends, mean_background, start_splats
 
-_QUANTIZED_SHARE = 0.35  # of the iterations are spent while splats take their coded values
+_SETTLING_INTRA = 0.35  # of the iterations are spent while splats take their coded values
+_SETTLING_INTER = 0.5
 _INTER_RATE = 0.25  # learning rates of a P-frame, in units of an I-frame's: longer steps lose what a good reference had
 _WARMUP = 5  # iterations, where a fit goes on from a good one
 _BEFORE_MOVES = 0.25  # of a P-frame's free iterations come first, so that mere motion is not taken for new content
@@ -49,7 +50,7 @@ def fit_intra(objective: Objective, plan: EncodePlan, rng: np.random.Generator) 
     size = (objective.width, objective.height)
     model = SplatModel(start_splats(objective.picture, background, ends, rng), ends, *size)
     weights = LEVEL_SCHEDULES[plan.level_schedule](len(ends))
-    free = math.ceil((1 - _QUANTIZED_SHARE) * plan.iterations_intra)
+    free = math.ceil((1 - _SETTLING_INTRA) * plan.iterations_intra)
     Descent(model, objective, background, weights, free).run(free)
     nothing = Splats.empty(len(objective.picture))
     grids = [LayerGrid(layer, size, nothing) for layer in range(len(ends))]
@@ -202,7 +203,7 @@ def fit_inter(
         tables_inter: quantisers of differences that this GOP has; none before its first P-frame.
     """
     fit = _InterFit(objective, plan, rng, reference, background)
-    free = math.ceil((1 - _QUANTIZED_SHARE) * plan.iterations_inter)
+    free = math.ceil((1 - _SETTLING_INTER) * plan.iterations_inter)
     first = math.ceil(_BEFORE_MOVES * free)
     model = fit.start(motion)
     fit.descent(model, first, _INTER_RATE).run(first)
