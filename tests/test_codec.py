@@ -61,7 +61,8 @@ def meter_of(clip, data, layers):
 @pytest.mark.parametrize("pix_fmt", PIX_FMTS)
 def test_every_kind_of_planes_comes_back_as_the_encoder_says(pix_fmt):
     clip = Clip(pix_fmt)
-    data, report = stream_of(clip)
+    # a starved fit may end with a top layer that its quantisers spoil
+    data, report = stream_of(clip, EncodeConfig(splats=120, iterations=150, keyint=4, scenecut=0))
     assert report.size_bytes == len(data)
     for level in report.levels:
         meter = meter_of(clip, data, level.layers)
