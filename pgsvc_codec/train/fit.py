@@ -23,7 +23,8 @@ from pgsvc_codec.train.start import layer_ends, mean_background, start_splats
 
 _SETTLING_INTRA = 0.35  # of the iterations are spent while splats take their coded values
 _SETTLING_INTER = 0.5
-_INTER_RATE = 0.25  # learning rates of a P-frame, in units of an I-frame's: longer steps lose what a good reference had
+_INTER_RATE = 2.2  # over the square root of its free iterations: learning rates of a P-frame, in units of an I-frame's
+_MOST_INTER_RATE = 0.7
 _WARMUP = 5  # iterations, where a fit goes on from a good one
 _BEFORE_MOVES = 0.25  # of a P-frame's free iterations come first, so that mere motion is not taken for new content
 _LEAST_AFTER_MOVES = 20  # iterations that new splats need to find their place
@@ -206,10 +207,12 @@ def fit_inter(
     free = math.ceil((1 - _SETTLING_INTER) * plan.iterations_inter)
     first = math.ceil(_BEFORE_MOVES * free)
     model = fit.start(motion)
-    fit.descent(model, first, _INTER_RATE).run(first)
+    # short steps keep what a good reference had, but a few of them lead nowhere
+    rate = min(_MOST_INTER_RATE, _INTER_RATE / math.sqrt(free))
+    fit.descent(model, first, rate).run(first)
     if free - first >= _LEAST_AFTER_MOVES:
         model = fit.exchange(model)
-    fit.descent(model, free - first, _INTER_RATE).run(free - first)
+    fit.descent(model, free - first, rate).run(free - first)
 
     ends = model.ends
     grids = [
