@@ -139,10 +139,8 @@ class _Encoder:
         objective = Objective(picture, self.grids, self.rasterizer)
         if self._gop.frames == 0 or motion is None:
             self._code_intra(self._gop, fit_intra(objective, self.plan, rng))
-        elif is_foreign(motion):
-            self._code_anew(self._gop, fit_intra(objective, self.plan, rng))
         else:
-            self._code_inter(self._gop, objective, motion, rng)
+            self._code_inter(self._gop, self._fit_inter(self._gop, objective, motion, rng))
         self._account(self._gop, frame)
         self.frames += 1
 
@@ -161,39 +159,31 @@ class _Encoder:
             meters=self._new_meters(),
         )
 
+    def _fit_inter(self, gop: _OpenGop, objective: Objective, motion: Motion, rng: np.random.Generator) -> FrameFit:
+        reference = gop.reference
+        if is_foreign(motion):  # all splats are new
+            none = [np.zeros(len(splats), np.bool_) for splats in reference]
+            return fit_intra(objective, self.plan, rng)._replace(survivors=none)
+        background = gop.coders[0].background
+        return fit_inter(objective, self.plan, rng, reference, background, motion, gop.tables_intra, gop.tables_inter)
+
     def _code_intra(self, gop: _OpenGop, fit: FrameFit) -> None:
         gop.tables_intra = fit.tables_intra
         for layer, (coder, splats) in enumerate(zip(gop.coders, fit.whole, strict=True)):
             background = fit.background if layer == 0 else None
             gop.payloads[layer].append(coder.encode_intra(splats, fit.tables_intra[layer], background=background))
 
-    def _code_anew(self, gop: _OpenGop, fit: FrameFit) -> None:
-        """A P-frame of which all splats are new."""
+    def _code_inter(self, gop: _OpenGop, fit: FrameFit) -> None:
         gop.tables_intra = fit.tables_intra
-        gone = [np.zeros(len(splats), np.bool_) for splats in gop.reference]
-        for layer, (coder, splats) in enumerate(zip(gop.coders, fit.whole, strict=True)):
-            payload = coder.encode_inter(
-                fit.targets[layer],
-                None,
-                survivors=gone[layer],
-                injected=splats,
-                tables_intra=fit.tables_intra[layer],
-                background=fit.background if layer == 0 else None,
-            )
-            gop.payloads[layer].append(payload)
-
-    def _code_inter(self, gop: _OpenGop, objective: Objective, motion: Motion, rng: np.random.Generator) -> None:
-        reference = gop.reference
-        background = gop.coders[0].background
-        fit = fit_inter(objective, self.plan, rng, reference, background, motion, gop.tables_intra, gop.tables_inter)
-        gop.tables_inter = fit.tables_inter
+        gop.tables_inter = fit.tables_inter or gop.tables_inter
         for layer, coder in enumerate(gop.coders):
             payload = coder.encode_inter(
                 fit.targets[layer],
-                fit.tables_inter[layer],
+                fit.tables_inter[layer] if fit.tables_inter else None,
                 survivors=fit.survivors[layer],
                 injected=fit.whole[layer],
                 tables_intra=fit.tables_intra[layer],
+                background=fit.background if layer == 0 else None,
             )
             gop.payloads[layer].append(payload)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.coding.quant import QuantTables
 from pgsvc_codec.config import EncodePlan
+from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.density import birth_candidates, choose_moves, price_of_bits, removal_costs
 from pgsvc_codec.train.descent import Descent, Held
@@ -77,50 +78,49 @@ class _InterFit:
     def __init__(
         self,
         objective: Objective,
-        plan: EncodePlan,
-        rng: np.random.Generator,
+        weights: LevelWeights,
         reference: Sequence[Splats],
         background: NDArray[np.float32],
     ) -> None:
         self.objective = objective
-        self.plan = plan
-        self.rng = rng
+        self.weights = weights
         self.reference = reference
         self.background = background
         self.size = (objective.width, objective.height)
         self.survivors = [np.ones(len(layer), np.bool_) for layer in reference]
-        self.weights: LevelWeights = LEVEL_SCHEDULES[plan.level_schedule](len(reference))
-        full = [0.0] * (len(reference) - 1) + [1.0]
-        self._full_level: LevelWeights = lambda _: full
+        self._full_level = [0.0] * (len(reference) - 1) + [1.0]
 
     def descent(self, model: SplatModel, iterations: int, rate: float) -> Descent:
         """Iterations on `model`, which starts near where it should end."""
         return Descent(model, self.objective, self.background, self.weights, iterations, rate=rate, warmup=_WARMUP)
 
-    def loss(self, splats: Splats, ends: Sequence[int], weights: LevelWeights) -> float:
-        """Eq. 7 times the samples: weighted squared error."""
-        step = self.objective.step(splats, self.background, ends, weights(0))
-        return self.objective.loss(step.squared_error, weights(0)) * self.objective.width * self.objective.height
+    def step(self, splats: Splats, ends: Sequence[int]) -> StepResult:
+        """Errors and moments at these splats, levels weighted as in the first iteration."""
+        return self.objective.step(splats, self.background, ends, self.weights(0))
 
-    def price(self, splats: Splats, ends: Sequence[int]) -> float:
-        """Squared error per bit at this point of the fit."""
-        return price_of_bits(self.loss(splats, ends, self._full_level), len(splats))
+    def error(self, step: StepResult, level_weights: Sequence[float]) -> float:
+        """Eq. 7 times the samples: weighted squared error."""
+        return self.objective.loss(step.squared_error, level_weights) * self.objective.width * self.objective.height
+
+    def full_error(self, step: StepResult) -> float:
+        """Squared error of the full level alone."""
+        return self.error(step, self._full_level)
 
     def start(self, motion: Motion) -> SplatModel:
         """The reference, carried along the motion if that is nearer."""
         base = Splats.concatenate(self.reference)
         ends = [int(end) for end in np.cumsum([len(layer) for layer in self.reference])]
         moved = Splats(move(base.means, motion, *self.size), base.cholesky, base.colors)
-        errors = [self.loss(splats, ends, self._full_level) for splats in (moved, base)]
+        errors = [self.full_error(self.step(splats, ends)) for splats in (moved, base)]
         return SplatModel(moved if errors[0] < errors[1] else base, ends, *self.size)
 
     def exchange(self, model: SplatModel) -> SplatModel:
         """Let splats go where others are worth more; layers then hold survivors first, new ones behind."""
         splats, ends = model.splats(), model.ends
         weights = self.weights(0)
-        step = self.objective.step(splats, self.background, ends, weights)
+        step = self.step(splats, ends)
         costs = removal_costs(splats, step, weights, ends)
-        price = self.price(splats, ends)
+        price = price_of_bits(self.full_error(step), len(splats))
         residuals = self.objective.residuals(splats, self.background, ends)
         layers: list[Splats] = []
         for layer, (old, cost) in enumerate(zip(split(splats, ends), np.split(costs, ends[:-1]), strict=True)):
@@ -149,7 +149,7 @@ class _InterFit:
     def skip(self, model: SplatModel, grids: Sequence[LayerGrid]) -> NDArray[np.bool_]:
         """Put splats back to their reference where the change is not worth its bits; [N] which."""
         splats = model.splats()
-        least = _SKIP_BITS * self.price(splats, model.ends)
+        least = _SKIP_BITS * price_of_bits(self.full_error(self.step(splats, model.ends)), len(splats))
         skipped, back = [], []
         for grid, layer in zip(grids, split(splats, model.ends), strict=True):
             kept = len(grid.reference)
@@ -203,7 +203,7 @@ def fit_inter(
         tables_intra: quantisers of whole splats that this GOP has, for injected ones.
         tables_inter: quantisers of differences that this GOP has; none before its first P-frame.
     """
-    fit = _InterFit(objective, plan, rng, reference, background)
+    fit = _InterFit(objective, LEVEL_SCHEDULES[plan.level_schedule](len(reference)), reference, background)
     free = math.ceil((1 - _SETTLING_INTER) * plan.iterations_inter)
     first = math.ceil(_BEFORE_MOVES * free)
     model = fit.start(motion)
@@ -247,9 +247,13 @@ def _choose_tables(fit: _InterFit, model: SplatModel, grids: Sequence[LayerGrid]
         grid.fit(layer)
     if not all(had):
         return
-    old_loss = fit.loss(snap(splats, grids, model.ends), model.ends, fit.weights)
+
+    def snapped_error() -> float:
+        return fit.error(fit.step(snap(splats, grids, model.ends), model.ends), fit.weights(0))
+
+    old_error = snapped_error()
     for grid, layer in zip(grids, layers, strict=True):
         grid.refit_differences(layer)
-    if old_loss < _REFIT_LOSS * fit.loss(snap(splats, grids, model.ends), model.ends, fit.weights):
+    if old_error < _REFIT_LOSS * snapped_error():
         for grid, tables in zip(grids, had, strict=True):
             grid.differences = tables

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,24 +55,23 @@ def _fit_scale(
 ) -> tuple[float, float]:
     """γ and β of one component that minimise the weighted squared error of Eq. 10; β = 0 where `centred`."""
     best = (np.inf, 1.0, 0.0)
-    for below in _CLIPS:
-        for above in _CLIPS:
-            first, last = np.percentile(values, [below, 100 - above])
-            scale = max((last - first) / (high - low), _LEAST_SCALE)
-            offset = 0.0 if centred else first - low * scale
-            for _ in range(6):
-                levels = np.clip(np.rint((values - offset) / scale), low, high)
-                level_mean = 0.0 if centred else np.average(levels, weights=weights)
-                value_mean = 0.0 if centred else np.average(values, weights=weights)
-                spread = (weights * (levels - level_mean) ** 2).sum()
-                if spread > 0:
-                    slope = (weights * (levels - level_mean) * (values - value_mean)).sum() / spread
-                    scale = max(slope, _LEAST_SCALE)
-                offset = value_mean - scale * level_mean
+    value_mean = 0.0 if centred else np.average(values, weights=weights)
+    ends = [np.percentile(values, clips) for clips in (np.array(_CLIPS), 100 - np.array(_CLIPS))]
+    for first, last in product(*ends):
+        scale = max((last - first) / (high - low), _LEAST_SCALE)
+        offset = 0.0 if centred else first - low * scale
+        for _ in range(6):
             levels = np.clip(np.rint((values - offset) / scale), low, high)
-            error = (weights * (levels * scale + offset - values) ** 2).sum()
-            if error < best[0]:
-                best = (error, scale, offset)
+            level_mean = 0.0 if centred else np.average(levels, weights=weights)
+            spread = (weights * (levels - level_mean) ** 2).sum()
+            if spread > 0:
+                slope = (weights * (levels - level_mean) * (values - value_mean)).sum() / spread
+                scale = max(slope, _LEAST_SCALE)
+            offset = value_mean - scale * level_mean
+        levels = np.clip(np.rint((values - offset) / scale), low, high)
+        error = (weights * (levels * scale + offset - values) ** 2).sum()
+        if error < best[0]:
+            best = (error, scale, offset)
     return best[1], best[2]
 
 
