@@ -52,6 +52,8 @@ ONLY_IN: dict[str, set[str]] = {
     "sklearn": {"train"},
     "threadpoolctl": {"train"},
     "pytorch_optimizer": {"train"},
+    "pytorch_msssim": {"metrics"},
+    "imageio_ffmpeg": {"metrics"},
     "numpy": ALL_UNITS - STDLIB_ONLY | {"cli"},
 }
 

@@ -180,7 +180,9 @@ def requirements() -> dict[str, Requirement]:
     """Everything that pyproject.toml asks for, extras included."""
     project = PYPROJECT["project"]
     lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
-    return {canonicalize_name(found.name): found for found in map(Requirement, lines)}
+    return {
+        canonicalize_name(found.name): found for found in map(Requirement, lines) if found.name != project["name"]
+    }  # an extra may name the project for another of its extras
 
 
 def pins() -> dict[str, str]:
@@ -209,8 +211,10 @@ def test_every_import_is_a_declared_dependency() -> None:
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(node.module.split(".")[0])
     imported -= set(sys.stdlib_module_names) | {PACKAGE.name}
-    declared = {canonicalize_name(Requirement(line).name) for line in PYPROJECT["project"]["dependencies"]}
-    assert {{"sklearn": "scikit-learn"}.get(name, name) for name in imported} <= declared
+    project = PYPROJECT["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["metrics"]]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
+    assert {canonicalize_name({"sklearn": "scikit-learn"}.get(name, name)) for name in imported} <= declared
 
 
 def test_every_dependency_is_bounded_on_both_sides() -> None:
