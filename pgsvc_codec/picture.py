@@ -55,8 +55,9 @@ def plane_grids(
     ``info.siting`` says.
 
     Args:
-        native: what the splats were fitted to, of the same size; where a plane's samples lie further apart than
-            those of the native plane, splats are smoothed by as much (spec, "Smaller outputs"). None: nowhere.
+        native: what the splats were fitted to: the planes of the stream, at the size of their level; where a plane's
+            samples lie further apart than those of the native plane, splats are smoothed by as much (spec, "Smaller
+            outputs"). None: nowhere, as in the fit to this very size.
 
     Raises:
         ConfigError: the output size is out of range.
@@ -75,25 +76,81 @@ def plane_grids(
     for index, (rows, columns) in enumerate(output.plane_shapes):
         step_x, step_y = (dx, dy) if index == 0 else (dx * (1 << shift_x), dy * (1 << shift_y))
         origin_x, origin_y = (x0, y0) if index == 0 else (chroma_x0, chroma_y0)
-        native_x, native_y = native.chroma.shift if native is not None and same_planes and index else (0, 0)
-        grids.append(
-            PlaneGrid(
-                columns,
-                rows,
-                origin_x,
-                origin_y,
-                step_x,
-                step_y,
-                _smoothing(step_x, 1 << native_x) if native else 0.0,
-                _smoothing(step_y, 1 << native_y) if native else 0.0,
+        grid = PlaneGrid(columns, rows, origin_x, origin_y, step_x, step_y)
+        if native is not None:
+            native_x, native_y = native.chroma.shift if same_planes and index else (0, 0)
+            grid = replace(
+                grid,
+                smoothing_x=_smoothing(step_x, info.width / native.width * (1 << native_x)),
+                smoothing_y=_smoothing(step_y, info.height / native.height * (1 << native_y)),
             )
-        )
+        grids.append(grid)
     return tuple(grids)
 
 
 def _smoothing(step: float, native_step: float) -> float:
     """Variance of a box `step` wide beyond that of one `native_step` wide: what averaging over a sample adds."""
     return max(0.0, step * step - native_step * native_step) / 12
+
+
+def resample(planes: UnitFrame, source: Sequence[PlaneGrid], target: Sequence[PlaneGrid]) -> UnitFrame:
+    """A frame on other grids over the same full-size picture, larger or smaller.
+
+    Every sample stands for a cell, a box of dx × dy around it, over which a source plane is constant; beyond its
+    outermost samples their value holds.  A target sample is the average over its own cell.  Sums are taken in float64
+    and in one order, so that the result is the same on every machine; planes that stay on their grid stay as they are.
+
+    Args:
+        planes: one per grid of ``source``, unit values.
+        source: see `plane_grids`.
+        target: likewise, of the same picture, as many.
+
+    Raises:
+        InputError: the planes and the grids do not fit.
+    """
+    if not len(planes) == len(source) == len(target):
+        raise InputError(f"frame: got {len(planes)} planes on {len(source)} grids, allowed {len(target)} of both")
+    resampled = []
+    for index, (plane, old, new) in enumerate(zip(planes, source, target, strict=True)):
+        if plane.shape != (old.height, old.width):
+            raise InputError(f"frame plane {index}: got {plane.shape}, allowed {(old.height, old.width)}")
+        rows = _Cells(old.height, old.y0, old.dy), _Cells(new.height, new.y0, new.dy)
+        columns = _Cells(old.width, old.x0, old.dx), _Cells(new.width, new.x0, new.dx)
+        resampled.append(_average(_average(plane, 0, *rows), 1, *columns).astype(np.float32))
+    return tuple(resampled)
+
+
+class _Cells(NamedTuple):
+    """The cells of a grid along one axis: as many as samples, ``step`` wide, the first one around ``start``."""
+
+    samples: int
+    start: float  # full-size luma pixels
+    step: float
+
+    @property
+    def borders(self) -> NDArray[np.floating]:
+        """[samples + 1], rising."""
+        return self.start + (np.arange(self.samples + 1) - 0.5) * self.step
+
+
+def _average(plane: NDArray[np.floating], axis: int, source: _Cells, target: _Cells) -> NDArray[np.floating]:
+    """Averages of a plane over the target's cells along an axis, float64; the plane itself where cells are equal."""
+    if source == target:
+        return plane
+    borders = source.borders
+    borders[[0, -1]] = -np.inf, np.inf
+    left, right = target.borders[:-1], target.borders[1:]
+    first = np.searchsorted(borders, left, side="right") - 1  # source cells that a target cell begins
+    last = np.searchsorted(borders, right, side="left") - 1  # and ends in
+    shape = [1, 1]
+    shape[axis] = target.samples
+    total = np.zeros(())
+    for tap in range(int((last - first).max()) + 1):
+        cell = np.minimum(first + tap, last)
+        overlap = np.minimum(right, borders[cell + 1]) - np.maximum(left, borders[cell])
+        weight = np.where(first + tap <= last, overlap / (right - left), 0.0)
+        total = total + weight.reshape(shape) * np.take(plane, cell, axis=axis)
+    return total
 
 
 class PlaneGroup(NamedTuple):

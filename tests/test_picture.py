@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 
 from pgsvc_codec.errors import ConfigError, InputError
 from pgsvc_codec.picture import (
+    PlaneGrid,
+    UnitFrame,
     check_frame,
     color_transform,
     from_unit,
     matching_info,
     plane_grids,
+    resample,
     to_rgb,
     to_unit,
 )
@@ -268,3 +271,139 @@ def test_only_planes_coarser_than_the_stream_are_smoothed() -> None:
     assert plane_grids(dense, native=full)[1].smoothing_x == 0, "more chroma samples than the stream has"
     assert plane_grids(full, native=dense)[1].smoothing_x == (4 - 1) / 12, "fewer"
     assert all(grid.smoothing_x == 0 for grid in plane_grids(full, 16, 12)), "a fit sees its splats as they are"
+
+
+SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
+
+
+@given(size=SIZES, level=SIZES)
+def test_a_level_is_not_smoothed_at_its_own_size(size: tuple[int, int], level: tuple[int, int]) -> None:
+    full = VideoInfo(*size)
+    native = replace(full, width=level[0], height=level[1])
+    assert plane_grids(full, *level, native=native) == plane_grids(full, *level), "what was fitted is what is shown"
+
+
+def test_a_level_is_smoothed_beyond_its_own_samples() -> None:
+    full = VideoInfo(64, 48)
+    native = replace(full, width=32, height=16)
+    assert all(grid.smoothing_x == grid.smoothing_y == 0 for grid in plane_grids(full, native=native)), "enlarged"
+    luma, chroma, _ = plane_grids(full, 16, 8, native=native)
+    assert (luma.smoothing_x, luma.smoothing_y) == ((16 - 4) / 12, (36 - 9) / 12)
+    assert (chroma.smoothing_x, chroma.smoothing_y) == ((64 - 16) / 12, (144 - 36) / 12)
+    rgb = plane_grids(matching_info(full, "rgb24"), 32, 8, native=native)
+    assert [(grid.smoothing_x, grid.smoothing_y) for grid in rgb] == [(0, (36 - 9) / 12)] * 3
+
+
+def unit_planes(info: VideoInfo, seed: int = 0) -> UnitFrame:
+    rng = np.random.default_rng(seed)
+    return tuple(rng.uniform(-0.2, 1.2, shape).astype(np.float32) for shape in info.plane_shapes)
+
+
+def resampled(planes: UnitFrame, info: VideoInfo, *size: int) -> UnitFrame:
+    return resample(planes, plane_grids(info), plane_grids(info, *size))
+
+
+def gray_row(*values: float) -> UnitFrame:
+    return (np.array([values], np.float32),)
+
+
+def test_halving_averages_blocks() -> None:
+    info = info_of("yuv444p", 12, 6)
+    planes = unit_planes(info)
+    for plane, half in zip(planes, resampled(planes, info, 4, 3), strict=True):
+        blocks = plane.astype(np.float64).reshape(3, 2, 4, 3).mean(axis=(1, 3))
+        np.testing.assert_allclose(half, blocks, atol=1e-7)
+        assert (half.dtype, half.shape) == (np.float32, (3, 4))
+
+
+def test_cells_that_are_cut_count_by_their_part() -> None:
+    info = info_of("gray", 3, 1)
+    two = resampled(gray_row(3, 6, 12), info, 2, 1)
+    np.testing.assert_allclose(two[0], [[(3 + 6 / 2) / 1.5, (6 / 2 + 12) / 1.5]], rtol=1e-6)
+    five = resampled(gray_row(3, 6, 12), info, 5, 1)  # cells of 3/5
+    np.testing.assert_allclose(five[0], [[3, (3 * 2 + 6) / 3, 6, (6 + 12 * 2) / 3, 12]], rtol=1e-6)
+    tall = info_of("gray", 1, 3)
+    np.testing.assert_allclose(resampled((gray_row(3, 6, 12)[0].T,), tall, 1, 2)[0].T, two[0])
+
+
+def test_chroma_is_averaged_around_its_own_place() -> None:
+    """Left siting: cells of chroma reach from −1 to 1, 1 to 3, … and, at half the size, from −3/2 to 5/2, …"""
+    info = info_of("yuv420p", 8, 4, siting=Siting.LEFT)
+    chroma = np.array([[8, 16, 32, 64]] * 2, np.float32)
+    planes = (np.zeros((4, 8), np.float32), chroma, chroma)
+    expected = [[(8 * 2.5 + 16 * 1.5) / 4, (16 * 0.5 + 32 * 2 + 64 * 1.5) / 4]]
+    np.testing.assert_array_equal(resampled(planes, info, 4, 2)[1], expected)
+    centred = resampled(planes, replace(info, siting=Siting.CENTER), 4, 2)[1]
+    np.testing.assert_array_equal(centred, [[12, 48]])
+
+
+@pytest.mark.parametrize("siting", Siting)
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p"])
+def test_a_ramp_is_sampled_where_the_samples_lie(pix_fmt: str, siting: Siting) -> None:
+    info = info_of(pix_fmt, 48, 36, siting=siting)
+    source, target = plane_grids(info), plane_grids(info, 16, 12)
+
+    def ramp(grid: PlaneGrid) -> np.ndarray:
+        y, x = np.mgrid[: grid.height, : grid.width]
+        return (0.1 + (grid.x0 + x * grid.dx) / 50 - (grid.y0 + y * grid.dy) / 70).astype(np.float32)
+
+    planes = resample(tuple(map(ramp, source)), source, target)
+    inside = np.s_[1:-1, 1:-1]  # beyond the outermost samples their value holds
+    for plane, grid in zip(planes, target, strict=True):
+        np.testing.assert_allclose(plane[inside], ramp(grid)[inside], atol=1e-6)
+
+
+@given(
+    size=SIZES,
+    other=SIZES,
+    pix_fmt=st.sampled_from(["gray", "yuv420p", "yuv422p", "rgb24"]),
+    siting=st.sampled_from(Siting),
+    value=st.floats(-4, 4, width=32),
+)
+def test_constants_stay_and_nothing_overshoots(
+    size: tuple[int, int], other: tuple[int, int], pix_fmt: str, siting: Siting, value: float
+) -> None:
+    info = info_of(pix_fmt, *size, siting=siting)
+    for plane in resampled(tuple(np.full(shape, value, np.float32) for shape in info.plane_shapes), info, *other):
+        np.testing.assert_array_equal(plane, np.float32(value))
+    planes = unit_planes(info)
+    shapes = replace(info, width=other[0], height=other[1]).plane_shapes
+    for plane, outcome, shape in zip(planes, resampled(planes, info, *other), shapes, strict=True):
+        assert outcome.shape == shape
+        assert plane.min() - 1e-6 <= outcome.min() <= outcome.max() <= plane.max() + 1e-6
+
+
+@given(size=SIZES, other=SIZES)
+def test_means_are_kept_where_cells_tile_the_frame(size: tuple[int, int], other: tuple[int, int]) -> None:
+    info = info_of("gray", *size)
+    planes = unit_planes(info)
+    (outcome,) = resampled(planes, info, *other)
+    assert outcome.mean(dtype=np.float64) == pytest.approx(planes[0].mean(dtype=np.float64), abs=1e-6)
+
+
+@given(size=SIZES, factors=st.tuples(st.integers(1, 4), st.integers(1, 4)))
+def test_enlarged_by_whole_factors_and_back_is_the_same(size: tuple[int, int], factors: tuple[int, int]) -> None:
+    info = info_of("gray", *size)
+    planes = unit_planes(info)
+    large = plane_grids(info, size[0] * factors[0], size[1] * factors[1])
+    there = resample(planes, plane_grids(info), large)
+    np.testing.assert_allclose(there[0], np.kron(planes[0], np.ones(factors[::-1])), atol=1e-6)
+    np.testing.assert_allclose(resample(there, large, plane_grids(info))[0], planes[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("pix_fmt", PIX_FMTS)
+def test_planes_that_stay_on_their_grid_stay_as_they_are(pix_fmt: str) -> None:
+    info = info_of(pix_fmt, 33, 21)
+    planes = unit_planes(info)
+    for plane, same in zip(planes, resampled(planes, info, 33, 21), strict=True):
+        np.testing.assert_array_equal(same, plane)
+        assert same is not plane
+
+
+def test_planes_that_do_not_fit_their_grids_are_refused() -> None:
+    info = info_of("yuv420p")
+    grids, planes = plane_grids(info), unit_planes(info)
+    with pytest.raises(InputError, match="frame: got 2 planes on 3 grids, allowed 3 of both"):
+        resample(planes[:2], grids, grids)
+    with pytest.raises(InputError, match=r"frame plane 1: got \(12, 15\), allowed \(12, 16\)"):
+        resample((planes[0], planes[1][:, :-1], planes[2]), grids, grids)
