@@ -25,7 +25,7 @@ from results_file import ROOT, ResultsFile
 
 from pgsvc_codec.decoder import Decoder
 from pgsvc_codec.media.source import open_source
-from pgsvc_codec.metrics import PsnrMeter
+from pgsvc_codec.metrics.psnr import PsnrMeter
 from pgsvc_codec.video import Chroma
 
 DATA = Path(os.environ.get("PGSVC_DATA", ROOT / ".." / "shared" / "data"))

@@ -21,7 +21,7 @@ from pgsvc_codec.config import EncodeConfig, EncodePlan
 from pgsvc_codec.format.constants import QUALITY
 from pgsvc_codec.format.container import Gop, LayerSegment, StreamWriter
 from pgsvc_codec.format.header import EncoderRecord, LayersRecord, LevelRecord, StreamHeader, VideoRecord
-from pgsvc_codec.metrics import PsnrMeter
+from pgsvc_codec.metrics.psnr import PsnrMeter
 from pgsvc_codec.picture import Frame, check_frame, plane_grids, to_unit
 from pgsvc_codec.render.backend import load
 from pgsvc_codec.render.frames import FramePainter
@@ -60,7 +60,7 @@ class LevelReport(NamedTuple):
     layers: int
     splats: int  # summed over frames
     size_bytes: int  # of headers, index and the segments that the level needs
-    psnr: float  # dB, see `metrics.PsnrMeter.combined`
+    psnr: float  # dB, see `PsnrMeter.combined`
     psnr_planes: tuple[float, ...]
 
 

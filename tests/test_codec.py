@@ -10,7 +10,7 @@ import pytest
 
 from pgsvc_codec import Decoder, EncodeConfig, encode
 from pgsvc_codec.errors import BackendError, ConfigError, InputError
-from pgsvc_codec.metrics import PsnrMeter
+from pgsvc_codec.metrics.psnr import PsnrMeter
 from pgsvc_codec.picture import from_unit, plane_grids, to_rgb
 from pgsvc_codec.video import PIX_FMTS, Chroma, Matrix, Range, VideoInfo
 

@@ -28,7 +28,7 @@ from pgsvc_codec.cli.common import format_table
 from pgsvc_codec.media.raw import raw_frames
 from pgsvc_codec.media.sinks import open_sink
 from pgsvc_codec.media.source import open_source
-from pgsvc_codec.metrics import PsnrMeter
+from pgsvc_codec.metrics.psnr import PsnrMeter
 from pgsvc_codec.picture import Frame, to_rgb
 from pgsvc_codec.video import Chroma, Matrix, Range, VideoInfo
 

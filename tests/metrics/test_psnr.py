@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pgsvc_codec.metrics import MAX_PSNR, PsnrMeter, psnr_of
+from pgsvc_codec.metrics.psnr import MAX_PSNR, PsnrMeter, psnr_of
 
 
 def planes(*values, dtype=np.uint8):
