@@ -100,19 +100,40 @@ class Decoder:
         if self._file is not None:
             self._file.close()
 
-    def output_info(
-        self, size: tuple[int, int] | None = None, pix_fmt: str | None = None, range: Range | None = None
-    ) -> VideoInfo:
-        """What `frames` yields for this output size (width, height), pixel format and range.
+    def level_size(self, layers: int | None = None) -> tuple[int, int]:
+        """The native size of a level, width and height in luma samples: full unless scalability is in resolution.
 
-        None is as encoded, but for the range where RGB is made of Y′CbCr or the reverse: see `matching_info`.
+        Args:
+            layers: how many layers, 1 = base only; None = all.
 
         Raises:
-            ConfigError: the size or format is out of range.
+            ConfigError: the stream has not so many layers.
+        """
+        level = self._level(layers)
+        record = self.reader.header.layers.levels[level - 1]
+        return record.width, record.height
+
+    def output_info(
+        self,
+        size: tuple[int, int] | None = None,
+        pix_fmt: str | None = None,
+        range: Range | None = None,
+        *,
+        layers: int | None = None,
+    ) -> VideoInfo:
+        """What `frames` yields for this output size (width, height), pixel format, range and number of layers.
+
+        None is the native size of the level, and as encoded, but for the range where RGB is made of Y′CbCr or the
+        reverse: see `matching_info`.
+
+        Raises:
+            ConfigError: the size, the format or the number of layers is out of range.
         """
         info = self.info if pix_fmt is None else matching_info(self.info, pix_fmt)
         info = info if range is None else replace(info, range=range)
-        return info if size is None else replace(info, width=size[0], height=size[1])
+        native = self.level_size(layers)
+        width, height = native if size is None else size
+        return replace(info, width=width, height=height)
 
     def frames(
         self,
@@ -127,11 +148,11 @@ class Decoder:
         """Decode frames in display order.
 
         GOPs that lie outside the range are not read.  Where layers of a GOP are missing or damaged it comes from
-        those below; a GOP without its base is left out; `warnings` says so.
+        those below, at the same output size; a GOP without its base is left out; `warnings` says so.
 
         Args:
             layers: how many layers, 1 = base only; None = all.
-            size: output width and height in luma samples.
+            size: output width and height in luma samples; None = native, see `level_size`.
             pix_fmt: planes of the output, a name of `video.PIX_FMTS`.
             range: span of the output's code values; see `output_info`.
             start: first frame.
@@ -140,17 +161,21 @@ class Decoder:
         Raises:
             ConfigError: an argument is out of range.
         """
-        level = self.num_layers if layers is None else layers
-        if not 1 <= level <= self.num_layers:
-            raise ConfigError(f"layers: got {level}, allowed 1..{self.num_layers}")
+        level = self._level(layers)
         end = self.frame_count if stop is None else min(stop, self.frame_count)
         if not 0 <= start <= self.frame_count:
             raise ConfigError(f"start: got frame {start}, allowed 0..{self.frame_count}")
-        output = self.output_info(size, pix_fmt, range)
+        output = self.output_info(size, pix_fmt, range, layers=level)
         return self._decode(level, output, start, end)
 
+    def _level(self, layers: int | None) -> int:
+        level = self.num_layers if layers is None else layers
+        if not 1 <= level <= self.num_layers:
+            raise ConfigError(f"layers: got {level}, allowed 1..{self.num_layers}")
+        return level
+
     def _decode(self, level: int, output: VideoInfo, start: int, end: int) -> Iterator[DecodedFrame]:
-        painter = self._painter(output)
+        painter = self._painter(output, level)
         for number, gop in enumerate(self.reader.gops):
             if gop.first_frame >= end or gop.first_frame + gop.frames <= start:
                 continue
@@ -179,15 +204,17 @@ class Decoder:
         kept = f"decoded from {layer} of its layers" if layer else "left out"
         self.warnings.append(f"GOP {gop} is {kept}: {error}")
 
-    def _painter(self, output: VideoInfo) -> FramePainter:
+    def _painter(self, output: VideoInfo, level: int) -> FramePainter:
         # chroma siting and subsampling of the output, over the full-size picture of the stream
         full_size = replace(output, width=self.info.width, height=self.info.height)
+        width, height = self.level_size(level)
+        native = replace(self.info, width=width, height=height)
         matrix, offset = color_transform(self.info, full_size)
         same = matrix.shape[0] == matrix.shape[1] and np.array_equal(matrix, np.eye(len(matrix))) and not offset.any()
         return FramePainter(
             self._rasterizer,
             (self.info.width, self.info.height),
-            plane_grids(full_size, output.width, output.height, native=self.info),
+            plane_grids(full_size, output.width, output.height, native=native),
             output.max_code,
             None if same else (matrix, offset),
         )

@@ -9,20 +9,21 @@ SUBSAMPLING = {1: (2, 2), 2: (2, 1)}  # §7.2, by chroma
 SITING = {0: (0.0, 0.5), 1: (0.5, 0.5), 2: (0.0, 0.0)}
 
 
-def render(video, layers, background, size=None):
-    """The planes of a frame, code values, at `size` (default: full size).
+def render(video, layers, background, native, size=None):
+    """The planes of a frame, code values, at `size` (default: `native`, that of the level shown).
 
     `layers` holds (means, cholesky, colors) for each layer of the level.
     """
     width, height = video["width"], video["height"]
+    size = size or native
     means, cholesky, colors = (np.concatenate(arrays).astype(np.float64) for arrays in zip(*layers, strict=True))
     x_m, y_m = (means[:, 0] + 1) * width / 2 - 0.5, (means[:, 1] + 1) * height / 2 - 0.5
     planes = []
     for plane in range(colors.shape[1]):
-        (l1, l2, l3), gain = widened(video, plane, size or (width, height), cholesky.T)
+        (l1, l2, l3), gain = widened(video, plane, native, size, cholesky.T)
         peak = 4080 * gain * np.abs(colors).max(axis=1, initial=0.0)
         seen = np.flatnonzero(peak >= 1)
-        xs, ys = positions(video, plane, size or (width, height))
+        xs, ys = positions(video, plane, size)
         value = np.full((len(ys), len(xs)), np.float64(background[plane]))
         for n in seen:
             u1 = (xs[None, :] - x_m[n]) / l1[n]
@@ -47,12 +48,12 @@ def positions(video, plane, size):
     return axes
 
 
-def widened(video, plane, size, factors):
+def widened(video, plane, native, size, factors):
     """§7.4: factors of the splats on an output plane of the stream's own kind, and the gain of their colours."""
     subsampling = SUBSAMPLING.get(video["chroma"], (1, 1)) if plane else (1, 1)
     v_x, v_y = (
-        max(0, (full / length * s) ** 2 - s**2) / 12
-        for full, length, s in zip((video["width"], video["height"]), size, subsampling, strict=True)
+        max(0, (full / length * s) ** 2 - (full / own * s) ** 2) / 12
+        for full, own, length, s in zip((video["width"], video["height"]), native, size, subsampling, strict=True)
     )
     l1, l2, l3 = factors
     a, b, c = l1**2 + v_x, l1 * l2, l2**2 + l3**2 + v_y  # the covariance [[a, b], [b, c]]

@@ -7,11 +7,15 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from streams import with_level_sizes
 
 from pgsvc_codec import Decoder, EncodeConfig, encode
+from pgsvc_codec.coding.gop import decode_gop
 from pgsvc_codec.errors import BackendError, ConfigError, InputError
 from pgsvc_codec.metrics.psnr import PsnrMeter
 from pgsvc_codec.picture import from_unit, plane_grids, to_rgb
+from pgsvc_codec.render.backend import load
+from pgsvc_codec.render.frames import FramePainter
 from pgsvc_codec.video import PIX_FMTS, Chroma, Matrix, Range, VideoInfo
 
 QUICK = EncodeConfig(splats=90, iterations=60, keyint=4, scenecut=0)
@@ -208,6 +212,73 @@ def test_colours_are_converted_as_pixels_would_be(six_frames):
         rgb = np.stack(next(decoder.frames(pix_fmt="rgb24")).planes, axis=2).astype(int)
         native = to_rgb(next(decoder.frames(pix_fmt="yuv444p")).planes, decoder.output_info(None, "yuv444p"))
     assert np.abs(rgb - native).max() <= 3, "rounding of three planes"
+
+
+LEVEL_SIZES = [(26, 20), (40, 30), (52, 40)]
+
+
+@pytest.fixture(scope="module")
+def growing(six_frames):
+    """The same splats, in levels that grow."""
+    return with_level_sizes(six_frames, LEVEL_SIZES)
+
+
+def test_levels_are_shown_at_their_native_size(growing):
+    with Decoder(growing) as decoder:
+        assert [decoder.level_size(layers) for layers in (1, 2, 3, None)] == [*LEVEL_SIZES, LEVEL_SIZES[-1]]
+        for layers, (width, height) in enumerate(LEVEL_SIZES, start=1):
+            output = decoder.output_info(layers=layers)
+            assert (output.width, output.height, output.pix_fmt) == (width, height, "yuv420p")
+            shown = next(decoder.frames(layers=layers)).planes
+            named = next(decoder.frames(layers=layers, size=(width, height))).planes
+            assert tuple(plane.shape for plane in shown) == output.plane_shapes
+            assert all(np.array_equal(a, b) for a, b in zip(shown, named, strict=True))
+        rgb = decoder.output_info(pix_fmt="rgb24", layers=1)
+        assert (rgb.width, rgb.height, rgb.range) == (26, 20, Range.FULL)
+        assert next(decoder.frames(layers=1, pix_fmt="rgb24")).planes[2].shape == (20, 26)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_a_decoder_shows_what_was_fitted_to_a_level(growing, layers):
+    """At its native size a level is the plain sum, on grids that know nothing of levels."""
+    rasterizer = load("cpu")
+    with Decoder(growing) as decoder:
+        grids = plane_grids(decoder.info, *decoder.level_size(layers))
+        painter = FramePainter(rasterizer, (decoder.info.width, decoder.info.height), grids, decoder.info.max_code)
+        payloads = [decoder.reader.read_segment(0, layer) for layer in range(layers)]
+        splats, background = next(iter(decode_gop(payloads, 3, pytest.fail)))
+        (expected,) = painter.paint(splats, background, [layers])
+        for plane, other in zip(next(decoder.frames(layers=layers)).planes, expected, strict=True):
+            np.testing.assert_array_equal(plane, other)
+
+
+def test_the_size_of_levels_changes_nothing_where_samples_are_dense(six_frames, growing):
+    with Decoder(six_frames) as one, Decoder(growing) as other:
+        for layers in (1, 2, 3):
+            for size in ((52, 40), (60, 71)):
+                full, enlarged = (next(decoder.frames(layers=layers, size=size)).planes for decoder in (one, other))
+                assert all(np.array_equal(a, b) for a, b in zip(full, enlarged, strict=True))
+        averaged = next(one.frames(layers=1, size=(26, 20))).planes
+        native = next(other.frames(layers=1)).planes
+        assert any(not np.array_equal(a, b) for a, b in zip(averaged, native, strict=True))
+
+
+def test_a_gap_keeps_the_size_of_the_level_asked_for(growing):
+    with Decoder(growing) as decoder:
+        entry = decoder.reader.gops[1].segments[1]
+    with Decoder(growing[: entry.offset + 3]) as decoder:
+        frames = list(decoder.frames())
+        assert [frame.layers for frame in frames] == [3, 3, 3, 3, 1, 1]
+        assert {frame.planes[0].shape for frame in frames} == {(40, 52)}
+        assert {frame.planes[0].shape for frame in decoder.frames(layers=2)} == {(30, 40)}
+
+
+@pytest.mark.parametrize("layers", [0, 4])
+def test_levels_that_are_not_there_have_no_size(growing, layers):
+    with Decoder(growing) as decoder:
+        for ask in (decoder.level_size, lambda layers: decoder.output_info((3, 3), "gray", layers=layers)):
+            with pytest.raises(ConfigError, match=rf"layers: got {layers}, allowed 1\.\.3"):
+                ask(layers)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 import spec_renderer
 from spec_container import StreamError, read_stream
 from spec_decoder import SpecLayerDecoder
+from streams import with_level_sizes
 
 from pgsvc_codec.coding.gop import decode_gop
 from pgsvc_codec.config import EncodeConfig
@@ -111,17 +112,63 @@ def test_splats_are_the_same_to_the_bit(stream: bytes) -> None:
                 assert spec_array.tobytes() == array.tobytes()
 
 
-@pytest.mark.parametrize("size", [None, (13, 9), (50, 47)])
-@pytest.mark.parametrize("level", [1, 3])
-def test_pixels_are_within_one_code_value(stream: bytes, level: int, size: tuple[int, int] | None) -> None:
-    video = read_stream(stream).video
+def assert_pixels_agree(stream: bytes, level: int, size: tuple[int, int] | None) -> None:
+    """Both decoders show a level within one code value."""
+    said = read_stream(stream)
     with Decoder(stream) as decoder:
         frames = list(decoder.frames(layers=level, size=size))
     assert len(frames) == NUM_FRAMES
     for frame, (layers, background) in zip(frames, spec_frames(stream), strict=True):
-        expected = spec_renderer.render(video, layers[:level], background, size)
+        native = said.levels[level - 1][:2]
+        expected = spec_renderer.render(said.video, layers[:level], background, native, size)
         assert [plane.shape for plane in frame.planes] == [plane.shape for plane in expected]
         assert max(int(np.abs(a.astype(int) - b).max()) for a, b in zip(frame.planes, expected, strict=True)) <= 1
+
+
+SIZES = [None, (13, 9), (50, 47)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("level", [1, 3])
+def test_pixels_are_within_one_code_value(stream: bytes, level: int, size: tuple[int, int] | None) -> None:
+    assert_pixels_agree(stream, level, size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_levels_of_several_sizes_are_within_one_code_value(
+    stream: bytes, level: int, size: tuple[int, int] | None
+) -> None:
+    video = read_stream(stream).video
+    width, height = video["width"], video["height"]
+    sizes = [(width // 2, height // 2), (width - 5, height - 7), (width, height)]
+    assert_pixels_agree(with_level_sizes(stream, sizes), level, size)
+
+
+def test_a_level_in_a_gap_is_shown_as_the_one_asked_for() -> None:
+    """Level 1 in place of level 2, smaller than both: averaged over what level 2 has fewer samples for."""
+    info = INFOS["420"]
+    data = with_level_sizes(encoded(info), [(12, 8), (24, 16), (info.width, info.height)])
+    with Decoder(data) as decoder:
+        lost = decoder.reader.gops[1].segments[1]
+        assert lost is not None
+        damaged = bytearray(data)
+        damaged[lost.end - 1] ^= 1
+    said = read_stream(bytes(damaged))
+    assert [len(payloads) for _, payloads in said.gops] == [3, 1]
+    for size in (None, (16, 10)):
+        with Decoder(bytes(damaged)) as decoder:
+            frames = list(decoder.frames(layers=2, size=size))
+            assert decoder.output_info(size, layers=2).plane_shapes == tuple(p.shape for p in frames[3].planes)
+        assert [frame.layers for frame in frames] == [2, 2, 1, 1]
+        layers, background = list(spec_frames(bytes(damaged)))[3]
+        expected, as_level_1 = (
+            spec_renderer.render(said.video, layers, background, said.levels[level - 1][:2], size or (24, 16))
+            for level in (2, 1)
+        )
+        for plane, of_spec in zip(frames[3].planes, expected, strict=True):
+            assert np.abs(plane.astype(int) - of_spec).max() <= 1
+        assert size is None or any(np.abs(a - b).max() > 1 for a, b in zip(expected, as_level_1, strict=True))
 
 
 @pytest.mark.parametrize("order", ["gop", "layer", "streamed"])

@@ -94,7 +94,7 @@ class _Output:
 @click.option("--rawvideo", is_flag=True, help="As -F yuv.")
 @click.option("--md5", is_flag=True, help="As -F md5.")
 @click.option("--pix-fmt", type=click.Choice(list(PIX_FMTS)), help="Of the output.  [default: as encoded]")
-@click.option("--size", type=_parse_output_size, metavar="WxH|native|full", help="[default: native]")
+@click.option("--size", type=_parse_output_size, metavar="WxH|native|full", help="[default: native, that of the level]")
 @click.option("--scale", type=float, metavar="X", help="Factor on the native size.")
 @click.option("--seek", "--skip", type=int, metavar="N", help="Frames to skip.")
 @click.option("-f", "--frames", "--limit", type=int, metavar="N", help="Frames to decode.  [default: all]")
@@ -280,13 +280,12 @@ def _choose_info(decoder: Decoder, level: int, format: str, picture: _Picture) -
     """What the frames of a level are to be: as asked for, or else the nearest that the format takes."""
     from pgsvc_codec.media.sinks import sink_info
 
-    record = decoder.reader.header.layers.levels[level - 1]
-    width, height = record.width, record.height
+    width, height = decoder.level_size(level)
     if isinstance(picture.size, tuple):
         width, height = picture.size
     elif picture.size == "full":
         width, height = decoder.info.width, decoder.info.height
-    if picture.scale is not None:
+    elif picture.scale is not None:
         if not 0 < picture.scale < math.inf:
             raise ConfigError(f"--scale: got {picture.scale}, allowed > 0")
         width, height = (max(1, round(side * picture.scale)) for side in (width, height))

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import CLIP, CLIP_FRAMES, QUICK, Encoded, Outcome, command_line, y4m_of
+from streams import with_level_sizes
 
 from pgsvc_codec.decoder import Decoder
 from pgsvc_codec.format.container import StreamReader
@@ -146,6 +147,63 @@ def test_sizes(arguments: list[str], width: int, height: int, stream: Encoded, h
     done = here("decode", stream.path, *arguments)
     assert done.code == 0
     assert done.out.startswith(f"YUV4MPEG2 W{width} H{height} ".encode())
+
+
+LEVEL_SIZES = [(36, 28), (52, 40), (64, 48)]
+
+
+@pytest.fixture(scope="module")
+def growing(stream: Encoded, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stream, in levels that grow."""
+    path = tmp_path_factory.mktemp("growing") / "growing.pgs"
+    path.write_bytes(with_level_sizes(stream.data, LEVEL_SIZES))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "width", "height"),
+    [
+        ([], 36, 28),
+        (["--size", "native"], 36, 28),
+        (["--size", "full"], 64, 48),
+        (["--size", "18x14"], 18, 14),
+        (["--scale", "0.5"], 18, 14),
+        (["--scale", "2"], 72, 56),
+    ],
+)
+def test_sizes_of_a_small_level(arguments: list[str], width: int, height: int, growing: Path, here: Run) -> None:
+    done = here("decode", growing, "-l", 1, *arguments)
+    with Decoder(growing) as decoder:
+        frames = [frame.planes for frame in decoder.frames(layers=1, size=(width, height))]
+    assert (done.code, done.out) == (0, y4m_of(frames, replace(CLIP, width=width, height=height)))
+
+
+def test_all_layers_at_their_own_sizes(growing: Path, here: Run, tmp_path: Path) -> None:
+    done = here("decode", growing, "--all-layers", "-o", tmp_path / "l%l_%wx%h.y4m", "--json", "-")
+    assert done.code == 0
+    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert written == {
+        f"l{level}_{width}x{height}.y4m": y4m_of(frames_of(growing, level), replace(CLIP, width=width, height=height))
+        for level, (width, height) in enumerate(LEVEL_SIZES, start=1)
+    }
+    assert [(output["w"], output["h"]) for output in json.loads(done.out)["outputs"]] == LEVEL_SIZES
+
+
+def test_all_layers_at_one_size(growing: Path, here: Run, tmp_path: Path) -> None:
+    assert here("decode", growing, "--all-layers", "--size", "full", "-o", tmp_path / "l%l_%wx%h.y4m").code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"l{level}_64x48.y4m" for level in (1, 2, 3)]
+
+
+def test_a_gap_keeps_its_size(growing: Path, here: Run, tmp_path: Path) -> None:
+    path = tmp_path / "cut.pgs"
+    data = growing.read_bytes()
+    segment = StreamReader(data).gops[1].segments[1]
+    assert segment is not None
+    path.write_bytes(data[: segment.offset])
+    done = here("decode", path, "-l", 2)
+    frames = frames_of(path, 2)
+    assert (done.code, done.out) == (0, y4m_of(frames, replace(CLIP, width=52, height=40)))
+    assert done.lines[0] == "pgsvc-decode: truncated: GOP 1 has 1 of 3 layers"
 
 
 def test_images(stream: Encoded, here: Run, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from streams import with_level_sizes
 
 from pgsvc_codec import __version__
 from pgsvc_codec.cli.info import info
@@ -53,6 +54,19 @@ def test_text_names_what_matters(path: Path) -> None:
     rows = [line.split() for line in done.stdout.splitlines()]
     assert ["3", "64x48", "15", str(path.stat().st_size)] in [row[:4] for row in rows]
     assert done.stderr == ""
+
+
+def test_levels_of_several_sizes(stream: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "growing.pgs"
+    path.write_bytes(with_level_sizes(stream, [(32, 24), (48, 32), (64, 48)]))
+    done = CliRunner().invoke(info, [str(path)], catch_exceptions=False)
+    assert "layers   3, resolution scalability" in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines()]
+    table = rows[rows.index(["level", "size", "splats", "bytes", "kb/s", "bpp", "PSNR", "dB"]) + 1 :]
+    assert [row[1] for row in table[:3]] == ["32x24", "48x32", "64x48"]
+    for row in table[:3]:
+        width, height = map(int, row[1].split("x"))
+        assert row[5] == f"{int(row[3]) * 8 / (width * height * 8):.4f}", "bits per pixel of the level's own size"
 
 
 def test_json_is_the_description(path: Path, stream: bytes) -> None:
