@@ -1,6 +1,6 @@
-"""How near a picture is to its source, in code values.
+"""PSNR: how near a picture is to its source, in code values.
 
-PSNR of a sequence comes from the squared error summed over its frames: a perfect frame does not make it infinite,
+That of a sequence comes from the squared error summed over its frames: a perfect frame does not make it infinite,
 and neither does averaging decibels hide a bad one.
 """
 
@@ -37,28 +37,36 @@ class PsnrMeter:
         self.squared_errors: list[float] = []
         self.samples: list[int] = []
 
-    def add(self, reference: Frame, distorted: Frame) -> None:
-        """Take in one frame: planes of equal shapes."""
+    def add(self, reference: Frame, distorted: Frame) -> float:
+        """Take in one frame: planes of equal shapes.  Returns what `combined` is of this frame alone."""
         if not self.samples:
             self.squared_errors = [0.0] * len(reference)
             self.samples = [0] * len(reference)
-        for plane, (a, b) in enumerate(zip(reference, distorted, strict=True)):
+        errors = []
+        for a, b in zip(reference, distorted, strict=True):
             difference = a.astype(np.int32) - b
-            self.squared_errors[plane] += float((difference * difference).sum(dtype=np.int64))
-            self.samples[plane] += a.size
+            errors.append(float((difference * difference).sum(dtype=np.int64)))
+        samples = [plane.size for plane in reference]
+        self.squared_errors = [before + error for before, error in zip(self.squared_errors, errors, strict=True)]
+        self.samples = [before + size for before, size in zip(self.samples, samples, strict=True)]
+        return self._combine(errors, samples)
 
     @property
     def planes(self) -> tuple[float, ...]:
         """PSNR of each plane, dB."""
-        return tuple(
-            psnr_of(error, samples, self.max_code)
-            for error, samples in zip(self.squared_errors, self.samples, strict=True)
-        )
+        return self._per_plane(self.squared_errors, self.samples)
 
     @property
     def combined(self) -> float:
         """One figure, dB: over all samples (RGB), 6:1:1 of the planes' PSNR (Y′CbCr), luma (gray)."""
+        return self._combine(self.squared_errors, self.samples)
+
+    def _per_plane(self, errors: list[float], samples: list[int]) -> tuple[float, ...]:
+        return tuple(psnr_of(error, size, self.max_code) for error, size in zip(errors, samples, strict=True))
+
+    def _combine(self, errors: list[float], samples: list[int]) -> float:
         if self.is_rgb:
-            return psnr_of(sum(self.squared_errors), sum(self.samples), self.max_code)
-        weights = _WEIGHTS_420[: len(self.planes)]
-        return sum(w * p for w, p in zip(weights, self.planes, strict=True)) / sum(weights)
+            return psnr_of(sum(errors), sum(samples), self.max_code)
+        planes = self._per_plane(errors, samples)
+        weights = _WEIGHTS_420[: len(planes)]
+        return sum(w * p for w, p in zip(weights, planes, strict=True)) / sum(weights)
