@@ -46,14 +46,14 @@ ONLY_IN: dict[str, set[str]] = {
     "llvmlite": {"render.cpu"},  # the compiler below numba
     "scipy": {"train"},
     "av": {"media"},
-    "torch": {"train", "encoder", "metrics", "render.cuda"},
+    "torch": {"train", "encoder", "metrics.structural", "render.cuda"},
     "triton": {"render.cuda"},
     "gsplat": {"render.cuda"},
     "sklearn": {"train"},
     "threadpoolctl": {"train"},
     "pytorch_optimizer": {"train"},
-    "pytorch_msssim": {"metrics"},
-    "imageio_ffmpeg": {"metrics"},
+    "pytorch_msssim": {"metrics.structural"},
+    "imageio_ffmpeg": {"metrics.vmaf"},
     "numpy": ALL_UNITS - STDLIB_ONLY | {"cli"},
 }
 

@@ -23,7 +23,7 @@ from pgsvc_codec.decoder import Decoder
 from pgsvc_codec.media.raw import frame_to_bytes
 from pgsvc_codec.media.sinks import open_sink
 from pgsvc_codec.metrics.psnr import MAX_PSNR, PsnrMeter
-from pgsvc_codec.picture import Frame, from_unit, plane_grids, resample, to_unit
+from pgsvc_codec.picture import Frame, from_unit, plane_grids, resample, to_rgb, to_unit
 from pgsvc_codec.video import Chroma, Matrix, Range, VideoInfo
 
 Compare = Callable[..., Outcome]
@@ -205,6 +205,36 @@ def test_rgb(document: Documented, compare: Compare, tmp_path: Path) -> None:
     assert table.split("\n")[0].split()[2:] == (
         ["PSNR-RGB", "PSNR-R", "PSNR-G", "PSNR-B", "SSIM-RGB", "MS-SSIM-RGB", "VMAF"]
     )
+
+
+def test_yuv_is_measured_as_rgb_too(clip: Path, clip_frames: list[Frame], document: Documented, tmp_path: Path) -> None:
+    shown = [shifted(frame, 0, 9, 4) for frame in clip_frames]
+    (level,) = document(clip, write(tmp_path / "a.y4m", shown), "--metrics", "psnr")["levels"]
+    errors = [
+        (to_rgb(source, CLIP).astype(float) - to_rgb(frame, CLIP)) ** 2
+        for source, frame in zip(clip_frames, shown, strict=True)
+    ]
+    assert level["psnr_rgb"] == pytest.approx(10 * math.log10(255**2 / np.mean(errors)), abs=1e-5)
+    of_frames = [10 * math.log10(255**2 / error.mean()) for error in errors]
+    assert level["per_frame"]["psnr_rgb"] == pytest.approx(of_frames, abs=1e-5)
+
+
+def test_vmaf_of_rgb_is_that_of_its_luma(document: Documented, tmp_path: Path) -> None:
+    """Of a colourless picture: 16 + 219 v / 255, rounded."""
+    noise = np.random.default_rng(1).integers(-20, 21, RGB.plane_shapes[0])
+    source = clip_frame(0, RGB)[0]
+    pictures = {"ref": source, "dist": np.clip(source + noise, 0, 255).astype(np.uint8)}
+    gray = replace(CLIP, chroma=Chroma.GRAY)
+    for name, values in pictures.items():
+        with open_sink("png", str(tmp_path / f"{name}.png"), RGB) as sink:
+            sink.write((values,) * 3)
+        write(tmp_path / f"{name}.y4m", [(np.floor(16 + values * (219 / 255) + 0.5).astype(np.uint8),)], gray)
+    of_rgb, of_gray = (
+        document(tmp_path / f"ref.{kind}", tmp_path / f"dist.{kind}", "--metrics", "vmaf")["levels"][0]["vmaf"]
+        for kind in ("png", "y4m")
+    )
+    assert of_rgb == pytest.approx(of_gray, abs=0.01)
+    assert of_rgb < 90
 
 
 def test_raw_video_is_described_once(clip_frames: list[Frame], document: Documented, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pgsvc_codec.metrics.psnr import MAX_PSNR, PsnrMeter, psnr_of
 
@@ -50,3 +52,15 @@ def test_differences_do_not_wrap():
     meter = PsnrMeter(255, is_rgb=False)
     meter.add(planes(0), planes(255))
     assert meter.combined == pytest.approx(0)
+
+
+@given(st.lists(st.integers(1, 155), min_size=1, max_size=5), st.booleans())
+def test_a_frame_is_told_as_if_it_were_alone(steps, is_rgb):
+    meter = PsnrMeter(255, is_rgb=is_rgb)
+    frames = [planes(*(min(100 + step + plane, 255) for plane in range(3))) for step in steps]
+    told = [meter.add(planes(100, 100, 100), frame) for frame in frames]
+    for figure, frame in zip(told, frames, strict=True):
+        alone = PsnrMeter(255, is_rgb=is_rgb)
+        alone.add(planes(100, 100, 100), frame)
+        assert figure == alone.combined
+    assert min(told) - 1e-9 <= meter.combined <= max(told) + 1e-9
