@@ -85,7 +85,7 @@ def _as_to_encode(*names: str) -> Callable[[click.Command], click.Command]:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, with every frame.")
 @click.option("--seek", type=int, default=0, metavar="N", help="Frames of REF to skip.")
 @click.option("-f", "--frames", "--limit", type=int, metavar="N", help="Frames to compare.  [default: all]")
-@click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where to decode.  [default: auto]")
+@click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where to decode.  [default: auto]")
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.option("--progress", type=click.Choice(PROGRESS_MODES), help="On stderr.  [default: auto]")
@@ -98,7 +98,7 @@ def metrics(
     as_json: bool,
     seek: int,
     frames: int | None,
-    device: str,
+    device: str | None,
     quiet: bool,
     verbose: bool,
     progress: str | None,
@@ -154,9 +154,9 @@ def metrics(
             "levels": [level.document() for level in levels],
             "warnings": console.warnings,
         }
-        click.echo(json.dumps(document, indent=2) if as_json else _table(document))
         plural = "" if count == 1 else "s"
         console.note(f"compared {count} frame{plural} in {time.monotonic() - started:.2f} s")
+    click.echo(json.dumps(document, indent=2) if as_json else _table(document))  # below any progress line
 
 
 @dataclass
@@ -178,18 +178,19 @@ class _Distorted:
 
 
 def _open_distorted(
-    name: str, reference: Source, layers: int | None, limit: int | None, device: str, stack: ExitStack
+    name: str, reference: Source, layers: int | None, limit: int | None, device: str | None, stack: ExitStack
 ) -> _Distorted:
     if _is_stream(name):
         from pgsvc_codec.decoder import Decoder
 
-        decoder = stack.enter_context(Decoder(stack.enter_context(open_input(name)), device=device))
+        decoder = stack.enter_context(Decoder(stack.enter_context(open_input(name)), device=device or "auto"))
         wanted = range(1, decoder.num_layers + 1) if layers is None else [layers]
         info = decoder.output_info(None, reference.info.pix_fmt, reference.info.range)
         levels = [_decoded_level(decoder, number, info, limit) for number in wanted]
         return _Distorted(info, levels, lambda: decoder.warnings)
-    if layers is not None:
-        raise ConfigError(f"--layers does not apply to {name}, which is no .pgs stream")
+    for option, value in (("--layers", layers), ("--device", device)):
+        if value is not None:
+            raise ConfigError(f"{option} does not apply to {name}, which is no .pgs stream")
     from pgsvc_codec.media.source import RAW_EXTENSIONS, open_source
 
     source = stack.enter_context(

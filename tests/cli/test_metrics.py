@@ -366,6 +366,7 @@ def test_another_range_is_said(clip: Path, clip_frames: list[Frame], document: D
         (["CLIP", "PGS", "-l", "0"], 2, "layers: got 0, allowed 1..3"),
         (["CLIP", "PGS", "-l", "two"], 2, "got 'two', allowed all or a number of layers"),
         (["CLIP", "CLIP", "-l", "1"], 2, "--layers does not apply to"),
+        (["CLIP", "CLIP", "--device", "cpu"], 2, "--device does not apply to"),
         (["CLIP", "PGS", "--metrics", "psnr,lpips"], 2, "got 'lpips', allowed psnr, ssim, ms-ssim, vmaf"),
         (["CLIP", "PGS", "-f", "0"], 2, "frames: got 0, allowed 1 and more"),
         (["CLIP", "PGS", "--seek", "6"], 3, "seek 6 is beyond its end, allowed 0..5"),
