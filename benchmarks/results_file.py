@@ -1,4 +1,4 @@
-"""Rows of a benchmark, as they come: a TSV with the command, commit and machine on every row."""
+"""Rows of a benchmark, as they come: a TSV with the command, commit and machine on every row, resumable."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,24 +37,35 @@ def _machine() -> str:
 
 
 class ResultsFile:
-    """Writes one results file anew, row by row, so that an interrupted run keeps what it had.
+    """Writes one results file, row by row, so that an interrupted run keeps what it had.
 
     Args:
         name: of the file, without folder and ending.
         columns: names of the measured values.
+        keys: those of the columns that name a measurement.  With keys, rows of earlier runs stay, and `has` knows
+            them; without, the file is begun anew.
+
+    Raises:
+        SystemExit: the file that is there has other columns.
     """
 
-    def __init__(self, name: str, columns: list[str]) -> None:
+    def __init__(self, name: str, columns: list[str], keys: Sequence[str] = ()) -> None:
         RESULTS.mkdir(exist_ok=True)
         self.path = RESULTS / f"{name}.tsv"
         self._columns = columns
+        self._keys = list(keys)
         self._tail = {
             "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
             "commit": _commit(),
             "machine": _machine(),
         }
-        self._file = self.path.open("w", encoding="utf-8")
-        self._write([*columns, *self._tail])
+        header = [*columns, *self._tail]
+        self.rows = read_rows(self.path) if keys and self.path.exists() else []
+        if self.rows and list(self.rows[0]) != header:
+            raise SystemExit(f"{self.path}: got columns {', '.join(self.rows[0])}, allowed {', '.join(header)}")
+        self._file = self.path.open("a" if self.rows else "w", encoding="utf-8")
+        if not self.rows:
+            self._write(header)
 
     def __enter__(self) -> Self:
         return self
@@ -61,13 +73,32 @@ class ResultsFile:
     def __exit__(self, *exception: object) -> None:
         self._file.close()
 
+    def has(self, **keys: Any) -> bool:
+        """Whether a row with these keys is there."""
+        wanted = {key: _cell(keys[key]) for key in self._keys}
+        return any(all(row[key] == value for key, value in wanted.items()) for row in self.rows)
+
     def add(self, **values: Any) -> None:
-        """One row; floats to four significant places behind the point at most."""
-        cells = [values[column] for column in self._columns]
-        row = [f"{cell:.4f}".rstrip("0").rstrip(".") if isinstance(cell, float) else str(cell) for cell in cells]
+        """One row; floats to four significant places behind the point at most, None as an empty cell."""
+        row = [_cell(values[column]) for column in self._columns]
+        self.rows.append(dict(zip([*self._columns, *self._tail], [*row, *self._tail.values()], strict=True)))
         self._write([*row, *self._tail.values()])
         print("  ".join(f"{column}={cell}" for column, cell in zip(self._columns, row, strict=True)), flush=True)
 
     def _write(self, cells: list[str]) -> None:
         self._file.write("\t".join(cells) + "\n")
         self._file.flush()
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a results file; a last line that was cut short is left out."""
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    names = header.split("\t")
+    cells = [line.split("\t") for line in lines]
+    return [dict(zip(names, row, strict=True)) for row in cells if len(row) == len(names)]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

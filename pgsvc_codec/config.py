@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate, pairwise
 from typing import Literal, get_args
 
 from pgsvc_codec.errors import ConfigError
@@ -17,8 +19,11 @@ PROFILES = ("baseline",)
 Progression = Literal["gop", "layer"]
 PROGRESSIONS: tuple[str, ...] = get_args(Progression)
 LEVEL_SCHEDULES = ("all", "cyclic")
+STRATEGIES = ("joint", "joint-random", "sequential", "monolithic", "pruning")
+SCALABILITIES = ("quality", "resolution")
 
-# Iterations of an I-frame's fit, the quantisation-aware part included; x264's names for points on a curve.
+# Most iterations of an I-frame's fit, the quantisation-aware part included; x264's names for points on a curve, and
+# the paper's own training, which ends when it has converged.
 PRESETS: dict[str, int] = {
     "ultrafast": 60,
     "superfast": 100,
@@ -30,6 +35,7 @@ PRESETS: dict[str, int] = {
     "slower": 2000,
     "veryslow": 4000,
     "placebo": 8000,
+    "paper": 100_000,
 }
 INTER_SHARE = 0.3  # a P-frame starts from its reference and needs this much of an I-frame's iterations
 
@@ -40,6 +46,10 @@ _LEAST_KEYINT, _MOST_KEYINT = 16, 64  # the default GOP is one second, within th
 def _require(fits: bool, name: str, got: object, allowed: str) -> None:
     if not fits:
         raise ConfigError(f"{name}: got {got}, allowed {allowed}")
+
+
+def _even(side: float, most: int) -> int:
+    return min(max(2, 2 * round(side / 2)), most)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +66,10 @@ class EncodeConfig:
     preset: str = "medium"
     iterations: int | None = None  # of an I-frame; beats the preset
     profile: str = "baseline"
-    level_schedule: str = "all"  # which levels an iteration supervises: every one, or the paper's cycle
+    strategy: str = "joint"  # how the layers are fitted, see `train.fit`
+    level_schedule: str | None = None  # which levels an iteration of "joint" supervises; None = by preset
+    scalability: str = "quality"  # all levels have the full size, or levels grow
+    layer_res: Sequence[tuple[int, int]] | None = None  # width and height of each level; None = by splats
     keyint: int | None = None  # most frames of a GOP
     min_keyint: int | None = None  # fewest frames between scene cuts
     scenecut: float = 40.0  # 0 never .. 100 eager
@@ -77,8 +90,16 @@ class EncodeConfig:
         if self.iterations is not None:
             _require(1 <= self.iterations <= 10**6, "iterations", self.iterations, "1..1000000")
         _require(self.profile in PROFILES, "profile", self.profile, ", ".join(PROFILES))
-        schedules = ", ".join(LEVEL_SCHEDULES)
-        _require(self.level_schedule in LEVEL_SCHEDULES, "level schedule", self.level_schedule, schedules)
+        _require(self.strategy in STRATEGIES, "strategy", self.strategy, ", ".join(STRATEGIES))
+        if self.level_schedule is not None:
+            schedules = ", ".join(LEVEL_SCHEDULES)
+            _require(self.level_schedule in LEVEL_SCHEDULES, "level schedule", self.level_schedule, schedules)
+            _require(self.strategy == "joint", "level schedule", f"one with strategy {self.strategy}", "strategy joint")
+        _require(self.scalability in SCALABILITIES, "scalability", self.scalability, ", ".join(SCALABILITIES))
+        if self.layer_res is not None:
+            _require(self.scalability == "resolution", "level sizes", "some", "scalability resolution")
+            count = f"{self.layers}, one per level"
+            _require(len(self.layer_res) == self.layers, "level sizes", len(self.layer_res), count)
         if self.keyint is not None:
             _require(1 <= self.keyint <= MAX_KEYINT, "keyint", self.keyint, f"1..{MAX_KEYINT}")
         if self.min_keyint is not None:
@@ -101,13 +122,35 @@ class EncodeConfig:
             layer_shares=tuple(self.layer_split or (1.0,) * self.layers),
             iterations_intra=iterations,
             iterations_inter=max(1, round(INTER_SHARE * iterations)),
-            level_schedule=self.level_schedule,
+            method="paper" if self.preset == "paper" else "natural",
+            strategy=self.strategy,
+            level_schedule=self.level_schedule or ("cyclic" if self.preset == "paper" else "all"),
+            scalability=self.scalability,
+            level_sizes=self._level_sizes(width, height),
             keyint=keyint,
             min_keyint=self.min_keyint or max(1, min(keyint // 10, keyint)),
             scenecut=self.scenecut,
             progression=self.progression or ("layer" if still else "gop"),
             seed=self.seed,
         )
+
+    def _level_sizes(self, width: int, height: int) -> tuple[tuple[int, int], ...]:
+        """Sizes of all levels; by default a side is the root of the level's share of the splats, even (paper, 4.1)."""
+        full = (width, height)
+        if self.scalability == "quality":
+            return (full,) * self.layers
+        if self.layer_res is not None:
+            sizes = tuple((int(across), int(down)) for across, down in self.layer_res)
+            for level, (size, larger) in enumerate(pairwise((*sizes, full)), start=1):
+                fits = 1 <= size[0] <= larger[0] and 1 <= size[1] <= larger[1]
+                got, allowed = ("{}x{}".format(*sides) for sides in (size, larger))
+                _require(fits, f"size of level {level}", got, f"1x1..{allowed}")
+            _require(sizes[-1] == full, f"size of level {self.layers}", "{}x{}".format(*sizes[-1]), f"{width}x{height}")
+            return sizes
+        shares = tuple(accumulate(self.layer_split or (1.0,) * self.layers))
+        roots = [math.sqrt(share / shares[-1]) for share in shares[:-1]]
+        lower = [(_even(width * root, width), _even(height * root, height)) for root in roots]
+        return (*lower, full)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +159,13 @@ class EncodePlan:
 
     splats: int  # per frame, all layers
     layer_shares: tuple[float, ...]  # one per layer, any scale
-    iterations_intra: int
+    iterations_intra: int  # over all layers, whatever the strategy
     iterations_inter: int
+    method: str  # of `train.fit.METHODS`
+    strategy: str  # of `train.fit.STRATEGIES`
     level_schedule: str
+    scalability: str
+    level_sizes: tuple[tuple[int, int], ...]  # width and height of each level; the last is the full size
     keyint: int
     min_keyint: int
     scenecut: float

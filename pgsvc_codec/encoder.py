@@ -7,7 +7,7 @@ decoder's own pictures.  One frame is in memory beside its predecessor's luma, s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -18,18 +18,19 @@ from pgsvc_codec import __version__
 from pgsvc_codec.coding.payload import LayerEncoder
 from pgsvc_codec.coding.quant import QuantTables
 from pgsvc_codec.config import EncodeConfig, EncodePlan
-from pgsvc_codec.format.constants import QUALITY
+from pgsvc_codec.format.constants import SCALABILITY_NAMES
 from pgsvc_codec.format.container import Gop, LayerSegment, StreamWriter
 from pgsvc_codec.format.header import EncoderRecord, LayersRecord, LevelRecord, StreamHeader, VideoRecord
 from pgsvc_codec.metrics.psnr import PsnrMeter
-from pgsvc_codec.picture import Frame, check_frame, plane_grids, to_unit
+from pgsvc_codec.picture import Frame, check_frame
 from pgsvc_codec.render.backend import load
-from pgsvc_codec.render.frames import FramePainter
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.fit import FrameFit, fit_inter, fit_intra
-from pgsvc_codec.train.keyframes import is_cut, is_foreign
+from pgsvc_codec.train.fit import fit_inter, fit_intra
+from pgsvc_codec.train.keyframes import KeyframeRule, is_foreign, keyframe_rule
+from pgsvc_codec.train.levels import LevelSizes
 from pgsvc_codec.train.motion import Motion, estimate_motion
 from pgsvc_codec.train.objective import Objective
+from pgsvc_codec.train.stack import FrameFit, Reference
 from pgsvc_codec.train.start import layer_ends
 from pgsvc_codec.video import Chroma, Range, VideoInfo
 
@@ -108,15 +109,14 @@ class _Encoder:
         self.info = info
         self.plan = plan
         self.writer = writer
-        self.rasterizer = load(device)
-        self.grids = plane_grids(info)
-        self.painter = FramePainter(self.rasterizer, (info.width, info.height), self.grids, info.max_code)
+        self.levels = LevelSizes(info, plan.level_sizes, load(device))
         self.num_layers = len(plan.layer_shares)
         self.frames = 0
         self.gops = 0
         self.payload_bytes = 0
         self.splats = [0] * self.num_layers
         self.meters = self._new_meters()
+        self._keyframes: KeyframeRule = keyframe_rule(plan)
         self._gop: _OpenGop | None = None
         self._luma: NDArray[np.float32] | None = None  # of the previous source frame
 
@@ -127,25 +127,22 @@ class _Encoder:
     def add(self, frame: Frame) -> None:
         """Code one frame."""
         check_frame(frame, self.info)
-        picture = to_unit(frame, self.info)
-        motion = None if self._luma is None else estimate_motion(self._luma, picture[0])
-        self._luma = picture[0]
-        cut = self._gop is not None and motion is not None and self._is_cut(motion, self._gop)
+        objective, references = self.levels.read(frame)
+        luma = objective.targets[-1].picture[0]
+        motion = None if self._luma is None else estimate_motion(self._luma, luma)
+        self._luma = luma
+        cut = self._keyframes(objective, motion, self._gop.frames if self._gop else 0)
         if cut or self._gop is None or self._gop.frames >= self.plan.keyint:
             self.finish_gop()
             self._gop = self._open_gop(scene_cut=cut)
         # a seed per frame: a GOP then does not depend on how many random numbers earlier ones drew
         rng = np.random.default_rng([self.plan.seed, self.frames])
-        objective = Objective(picture, self.grids, self.rasterizer)
         if self._gop.frames == 0 or motion is None:
             self._code_intra(self._gop, fit_intra(objective, self.plan, rng))
         else:
             self._code_inter(self._gop, self._fit_inter(self._gop, objective, motion, rng))
-        self._account(self._gop, frame)
+        self._account(self._gop, references)
         self.frames += 1
-
-    def _is_cut(self, motion: Motion, gop: _OpenGop) -> bool:
-        return is_cut(motion, gop.frames, self.plan.keyint, self.plan.min_keyint, self.plan.scenecut)
 
     def _open_gop(self, *, scene_cut: bool) -> _OpenGop:
         channels = self.info.chroma.num_planes
@@ -160,12 +157,12 @@ class _Encoder:
         )
 
     def _fit_inter(self, gop: _OpenGop, objective: Objective, motion: Motion, rng: np.random.Generator) -> FrameFit:
-        reference = gop.reference
+        layers = gop.reference
         if is_foreign(motion):  # all splats are new
-            none = [np.zeros(len(splats), np.bool_) for splats in reference]
+            none = [np.zeros(len(splats), np.bool_) for splats in layers]
             return fit_intra(objective, self.plan, rng)._replace(survivors=none)
-        background = gop.coders[0].background
-        return fit_inter(objective, self.plan, rng, reference, background, motion, gop.tables_intra, gop.tables_inter)
+        reference = Reference(layers, motion, gop.tables_intra, gop.tables_inter)
+        return fit_inter(objective, self.plan, rng, gop.coders[0].background, reference)
 
     def _code_intra(self, gop: _OpenGop, fit: FrameFit) -> None:
         gop.tables_intra = fit.tables_intra
@@ -187,13 +184,13 @@ class _Encoder:
             )
             gop.payloads[layer].append(payload)
 
-    def _account(self, gop: _OpenGop, frame: Frame) -> None:
+    def _account(self, gop: _OpenGop, references: Sequence[Frame]) -> None:
         """Measure what the decoder will show, level by level."""
         layers = gop.reference
-        pictures = self.painter.paint(layers, gop.coders[0].background, range(1, self.num_layers + 1))
-        for level, picture in enumerate(pictures):
-            gop.meters[level].add(frame, picture)
-            self.meters[level].add(frame, picture)
+        pictures = self.levels.paint(layers, gop.coders[0].background)
+        for level, (reference, picture) in enumerate(zip(references, pictures, strict=True)):
+            gop.meters[level].add(reference, picture)
+            self.meters[level].add(reference, picture)
         for layer, splats in enumerate(layers):
             gop.splats[layer] += len(splats)
             self.splats[layer] += len(splats)
@@ -228,8 +225,11 @@ def _stream_header(info: VideoInfo, plan: EncodePlan) -> StreamHeader:
             siting=int(info.siting),
         ),
         layers=LayersRecord(
-            scalability=QUALITY,
-            levels=tuple(LevelRecord(width=info.width, height=info.height, splats=end) for end in ends),
+            scalability={name: value for value, name in SCALABILITY_NAMES.items()}[plan.scalability],
+            levels=tuple(
+                LevelRecord(width=width, height=height, splats=end)
+                for (width, height), end in zip(plan.level_sizes, ends, strict=True)
+            ),
         ),
         encoder=EncoderRecord(text=f"pgsvc {__version__}"),
     )

@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "coding": {"format", "splats"},
     "render": {"splats", "picture"},
     "media": {"video", "picture"},
-    "train": {"render", "splats", "picture", "config", "coding.quant", "coding.cost"},
+    "train": {"render", "splats", "picture", "config", "video", "coding.quant", "coding.cost"},
     "decoder": {"coding", "render", "format", "picture", "video"},
     "encoder": {"train", "coding", "render", "format", "splats", "picture", "metrics", "config", "video"},
     "metrics": {"picture"},

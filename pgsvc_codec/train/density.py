@@ -60,17 +60,20 @@ def removal_costs(
 def birth_candidates(
     residual: UnitFrame,  # sum over the layer's levels of weight * (source - level), per plane
     weight: float,  # sum of those weights
-    length: float,  # pixels, standard deviation of the new splats
+    length: float,  # full-size pixels, standard deviation of the new splats
+    full_width: int,  # of the frame; the residual's level may be smaller
 ) -> Births:
     """The best place in each cell of twice the splats' size, by a matched filter over the residual."""
     height, width = residual[0].shape
+    pitch = full_width / width
+    length /= pitch  # from here on in samples of the level
     filtered = []
     for plane in residual:
         scale = plane.shape[1] / width
         filtered.append(gaussian_filter(plane, max(length * scale, 0.3), mode="constant", truncate=3.0))
     # sum g R = 2 pi s^2 * filtered, sum g^2 = pi s^2; planes of the luma's size decide where
     score = sum(plane.astype(np.float64) ** 2 for plane in filtered if plane.shape == (height, width))
-    gains = 4 * math.pi * length**2 / weight * score
+    gains = 4 * math.pi * (length * pitch) ** 2 / weight * score
     cell = max(2, round(2 * length))
     rows, columns = -(-height // cell), -(-width // cell)
     padded = np.full((rows * cell, columns * cell), -1.0)
@@ -86,7 +89,7 @@ def birth_candidates(
         for plane in filtered
     ]
     means = np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], axis=1).astype(np.float32)
-    cholesky = np.tile(np.array([length, 0.0, length], np.float32), (len(x), 1))
+    cholesky = np.tile(np.array([length * pitch, 0.0, length * pitch], np.float32), (len(x), 1))
     return Births(gains[y, x], Splats(means, cholesky, np.stack(colors, axis=1).astype(np.float32)))
 
 

@@ -1,4 +1,4 @@
-"""Iterations of the joint fit: Adam in natural coordinates, with parts of the splats held where they are.
+"""Iterations of a fit: render, take gradients, step, with parts of the splats held where they are.
 
 All arithmetic that decides anything is elementwise and runs on one thread, the sums are the rasteriser's, in fixed
 order: the same seed gives the same splats for any number of threads.
@@ -7,63 +7,59 @@ order: the same seed gives the same splats for any number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pgsvc_codec.train.model import SplatModel
+from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.objective import Objective
-from pgsvc_codec.train.schedule import LevelWeights, step_scale
-
-_OFFSET_RATE = 0.6  # standard deviations of the splat per step
-_SHAPE_RATE = 0.18  # of log lengths and shear
-_AMPLITUDE_RATE = 0.07  # times sqrt(pixels per splat): amplitudes grow with the area a splat has to itself
-_BETAS = (0.8, 0.9)  # short memory: a few hundred iterations are all there are
-_EPSILON = 1e-12  # far below any gradient of a sum over pixels
+from pgsvc_codec.train.schedule import LevelWeights
 
 
-@dataclass(frozen=True)
-class Held:
-    """Rows of the model that a descent must not move."""
+class Model(Protocol):
+    """Splats in layers, in the coordinates that an optimiser moves."""
 
-    geometry: NDArray[np.bool_]  # [N] means and shapes
-    amplitudes: NDArray[np.bool_]  # [N] amplitudes; with the geometry held too, that is colours
+    ends: list[int]  # cumulative layer sizes
+
+    def __len__(self) -> int: ...
+
+    def parameters(self) -> list[torch.Tensor]:
+        """What an optimiser moves; each has a `grad`."""
+        ...
+
+    def splats(self) -> Splats:
+        """The splats as a renderer wants them."""
+        ...
+
+    def set_gradients(self, moments: NDArray[np.float32]) -> None:
+        """Gradients of `parameters` from the moments [N, C + 5] of `reference.StepResult`."""
+        ...
+
+    def settle(self) -> None:
+        """After an optimiser's step: back to where splats may be."""
+        ...
 
 
-class Adam:
-    """Adam on a few small tensors.
-
-    torch's own class imports torch's compiler on first use, two seconds of every encode, and spends longer on its
-    bookkeeping than on tensors of this size.
-
-    Args:
-        parameters: changed in place by `step`, which reads their `grad`.
-        rates: one learning rate per parameter.
-    """
-
-    def __init__(self, parameters: Sequence[torch.Tensor], rates: Sequence[float]) -> None:
-        self._parameters = list(parameters)
-        self._rates = list(rates)
-        self._first = [torch.zeros_like(parameter) for parameter in parameters]
-        self._second = [torch.zeros_like(parameter) for parameter in parameters]
-        self._steps = 0
+class Optimizer(Protocol):
+    """Moves the parameters of a model by their gradients."""
 
     def step(self, scale: float) -> None:
         """One step, with all learning rates times `scale`."""
-        self._steps += 1
-        first_bias, second_bias = (1 - beta**self._steps for beta in _BETAS)
-        rows = zip(self._parameters, self._rates, self._first, self._second, strict=True)
-        for parameter, rate, first, second in rows:
-            gradient = parameter.grad
-            assert gradient is not None
-            first.lerp_(gradient, 1 - _BETAS[0])
-            second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-            spread = (second / second_bias).sqrt_().add_(_EPSILON)
-            parameter.addcdiv_(first, spread, value=-scale * rate / first_bias)
+        ...
+
+
+class Iteration(NamedTuple):
+    """What one iteration saw, before its step."""
+
+    loss: float  # Eq. 7 over the levels that the iteration supervised
+    gradient_norm: float  # of all parameters
+
+
+Observer = Callable[[Iteration], None]
 
 
 @contextmanager
@@ -82,50 +78,52 @@ class Descent:
 
     Args:
         model: changed in place.
+        optimizer: of the model's parameters.
         background: [C].
         level_weights: which levels iteration i supervises.
-        iterations: in all; the learning rates fall to zero over them.
-        rate: factor on all learning rates.
-        warmup: iterations over which the rates rise.
+        step_scale: factor on the learning rates of iteration i.
+        observe: told of every iteration.
+        done: iterations before this descent, for schedules that go on.
     """
 
     def __init__(
         self,
-        model: SplatModel,
+        model: Model,
+        optimizer: Optimizer,
         objective: Objective,
         background: NDArray[np.float32],
         level_weights: LevelWeights,
-        iterations: int,
-        *,
-        rate: float = 1.0,
-        warmup: int = 10,
+        step_scale: Callable[[int], float],
+        observe: Observer | None = None,
+        done: int = 0,
     ) -> None:
-        self._model = model
+        self.model = model
+        self._optimizer = optimizer
         self._objective = objective
         self._background = background
         self._level_weights = level_weights
-        self._iterations = iterations
-        self._warmup = warmup
-        self._done = 0
-        pixels_per_splat = objective.width * objective.height / max(len(model), 1)
-        rates = (_OFFSET_RATE, _SHAPE_RATE, _AMPLITUDE_RATE * math.sqrt(pixels_per_splat))
-        self._optimizer = Adam(model.parameters(), [rate * peak for peak in rates])
+        self._step_scale = step_scale
+        self._observe = observe
+        self.done = done
 
-    def run(self, iterations: int, held: Held | None = None) -> None:
-        """The next `iterations`, with the rows of `held` left alone."""
-        model = self._model
-        geometry, amplitudes = (_rows(held.geometry), _rows(held.amplitudes)) if held else (_rows(None), _rows(None))
+    def run(self, iterations: int) -> float:
+        """The next `iterations`; the loss that the last of them saw, 0 where there was none."""
+        model, loss = self.model, 0.0
         with single_threaded_torch():
             for _ in range(iterations if len(model) else 0):
-                weights = self._level_weights(self._done)
+                weights = self._level_weights(self.done)
                 step = self._objective.step(model.splats(), self._background, model.ends, weights)
+                loss = self._objective.loss(step.squared_error, weights)
                 model.set_gradients(step.moments)
-                kept = model.means[geometry], model.shapes[geometry], model.amplitudes[amplitudes]
-                self._optimizer.step(step_scale(self._done, self._iterations, self._warmup))
+                if self._observe is not None:
+                    self._observe(Iteration(loss, gradient_norm(model.parameters())))
+                self._optimizer.step(self._step_scale(self.done))
                 model.settle()
-                model.means[geometry], model.shapes[geometry], model.amplitudes[amplitudes] = kept
-                self._done += 1
+                self.done += 1
+        return loss
 
 
-def _rows(mask: NDArray[np.bool_] | None) -> torch.Tensor:
-    return torch.from_numpy(np.flatnonzero(mask) if mask is not None else np.zeros(0, np.int64))
+def gradient_norm(parameters: Sequence[torch.Tensor]) -> float:
+    """Euclidean norm over all parameters."""
+    gradients = [parameter.grad.double() for parameter in parameters if parameter.grad is not None]
+    return math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))

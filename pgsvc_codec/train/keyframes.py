@@ -1,19 +1,52 @@
-"""Where a new I-frame is worth it: a cut rule on the motion-compensated residual, one frame at a time.
+"""Where a new I-frame is worth it: one frame at a time, so that pipes stream and memory does not grow.
 
-As in x264's lookahead: a frame that motion from its predecessor explains little better than its own block means do
-shares nothing with it.  The longer the GOP already is, the weaker the evidence that suffices, since the next I-frame
-is due soon anyway.
+Two rules.  By motion, as in x264's lookahead: a frame that motion from its predecessor explains little better than its
+own block means do shares nothing with it.  By fits, as in the paper's dynamic key-frame selection (DKS, from GSVC):
+a frame is fitted with a small budget once from scratch and once from its predecessor's small fit; where starting from
+the predecessor helps far less than it has helped so far, the frame is a key frame.  That costs two fits a frame.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+
+from pgsvc_codec.config import EncodePlan
+from pgsvc_codec.splats import Splats
+from pgsvc_codec.train import paper
 from pgsvc_codec.train.motion import Motion
+from pgsvc_codec.train.objective import Objective
 
 _NOISE = 1.0 / 255  # mean residual below which nothing has happened, however flat the picture
+
+_PROBE_SPLATS = 5000  # of the small fits (GSVC)
+_PROBE_ITERATIONS = 500
+_MOST_HISTORY = 64  # frames that an outlier is judged against
+_LEAST_HISTORY = 2  # frames before which every helpless prediction is an outlier
+_LEAST_SPREAD = 0.05  # of the normalised difference: where nothing ever changes, noise is no outlier
+_OUTLIER = 3.0  # spreads beyond the median, at the default threshold
+_DEFAULT_THRESHOLD = 40.0
+
+KeyframeRule = Callable[[Objective, Motion | None, int], bool]
+"""Told of every frame in turn: its objective, motion from the frame before, frames of the GOP so far."""
+
+
+def keyframe_rule(plan: EncodePlan) -> KeyframeRule:
+    """The rule that a plan asks for."""
+    if plan.scenecut <= 0:
+        return lambda objective, motion, gop_frames: False
+    if plan.method == "paper":
+        return DynamicKeyframes(plan)
+    return lambda objective, motion, gop_frames: (
+        motion is not None and is_cut(motion, gop_frames, plan.keyint, plan.min_keyint, plan.scenecut)
+    )
 
 
 def is_cut(motion: Motion, gop_frames: int, keyint: int, min_keyint: int, threshold: float) -> bool:
     """Whether the frame that `motion` leads to should open a new GOP.
+
+    The longer the GOP already is, the weaker the evidence that suffices, since the next I-frame is due soon anyway.
 
     Args:
         motion: from the previous frame to this one.
@@ -35,3 +68,47 @@ def is_foreign(motion: Motion) -> bool:
     allowed to be cuts, 5 to 9 dB better for a tenth more bytes.
     """
     return bool(motion.residual > _NOISE and motion.residual >= motion.texture)
+
+
+class DynamicKeyframes:
+    """The paper's rule: outliers of the normalised difference of two small fits' losses.
+
+    A frame's difference is (loss from the predecessor - loss from scratch) / loss from scratch; it is an outlier
+    where it exceeds the median of the frames before by several robust spreads (1.4826 median absolute deviations).
+    The fits are single layers of the full level.
+    """
+
+    def __init__(self, plan: EncodePlan) -> None:
+        self._splats = min(_PROBE_SPLATS, plan.splats)
+        self._iterations = min(_PROBE_ITERATIONS, plan.iterations_intra)
+        self._min_keyint = plan.min_keyint
+        self._seed = plan.seed
+        self._tolerance = _OUTLIER * _DEFAULT_THRESHOLD / plan.scenecut
+        self._frames = 0
+        self._previous: Splats | None = None
+        self._differences: list[float] = []
+
+    def __call__(self, objective: Objective, motion: Motion | None, gop_frames: int) -> bool:
+        """See `KeyframeRule`."""
+        rng = np.random.default_rng([self._seed, self._frames])
+        self._frames += 1
+        scratch, scratch_loss = paper.probe(objective, self._splats, self._iterations, rng)
+        if self._previous is None:
+            self._previous = scratch
+            return False
+        moved, moved_loss = paper.probe(objective, self._splats, self._iterations, rng, start=self._previous)
+        difference = (moved_loss - scratch_loss) / max(scratch_loss, np.finfo(np.float64).tiny)
+        outlier = difference > self._limit()
+        self._previous = scratch if outlier else moved
+        if outlier:
+            return gop_frames >= self._min_keyint
+        self._differences = [*self._differences, difference][-_MOST_HISTORY:]
+        return False
+
+    def _limit(self) -> float:
+        """The largest difference that is not an outlier."""
+        if len(self._differences) < _LEAST_HISTORY:
+            return 0.0
+        median = float(np.median(self._differences))
+        spread = 1.4826 * float(np.median(np.abs(np.array(self._differences) - median)))
+        return median + self._tolerance * max(spread, _LEAST_SPREAD)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,6 +27,14 @@ from pgsvc_codec.splats import Splats
 _SHORTEST = 0.5  # pixels
 _LONGEST = 1.0  # distances between splats of the layer
 _THINNEST = 0.35  # pixels, across a row
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows that must not move."""
+
+    geometry: NDArray[np.bool_]  # [N] means and shapes
+    amplitudes: NDArray[np.bool_]  # [N] amplitudes; with the geometry held too, that is colours
 
 
 class SplatModel:
@@ -42,6 +51,7 @@ class SplatModel:
         sizes = np.diff([0, *self.ends])
         longest = _LONGEST * np.sqrt(width * height / np.maximum(sizes, 1))
         self._longest = torch.from_numpy(np.repeat(longest.clip(min=1.0), sizes).astype(np.float32))  # [N]
+        self._held: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # tensor, rows, their values
         self.put(splats, np.arange(count))
         for parameter in self.parameters():
             parameter.grad = torch.zeros_like(parameter)
@@ -64,6 +74,12 @@ class SplatModel:
         self.means[into] = (torch.from_numpy(chosen.means) + 1) * self.size / 2 - 0.5
         self.shapes[into] = torch.stack([l1.log(), l2 / l3, l3.log()], dim=1)
         self.amplitudes[into] = torch.from_numpy(chosen.colors) * energy[:, None]
+
+    def hold(self, held: Held) -> None:
+        """From here on `settle` puts these rows, and no others, back to what they are now."""
+        geometry, amplitudes = (torch.from_numpy(np.flatnonzero(rows)) for rows in (held.geometry, held.amplitudes))
+        tensors = ((self.means, geometry), (self.shapes, geometry), (self.amplitudes, amplitudes))
+        self._held = [(tensor, rows, tensor[rows]) for tensor, rows in tensors]
 
     def _energy(self) -> torch.Tensor:
         """sqrt(pi l1 l3) of each splat."""
@@ -100,7 +116,7 @@ class SplatModel:
         torch.div(color, energy[:, None], out=self.amplitudes.grad)
 
     def settle(self) -> None:
-        """After an optimiser's step: fold the offsets into the means and keep shapes within reason."""
+        """After an optimiser's step: offsets go into the means, shapes stay within reason, held rows where they are."""
         l1, l2, l3 = self.cholesky().unbind(1)
         self.means[:, 0] += l1 * self.offsets[:, 0]
         self.means[:, 1] += l2 * self.offsets[:, 0] + l3 * self.offsets[:, 1]
@@ -116,3 +132,5 @@ class SplatModel:
         thinnest = ((self.shapes[:, 0].exp() / _THINNEST) ** 2 - 1).sqrt()
         steepest = torch.minimum(self._longest / self.shapes[:, 2].exp(), thinnest)
         self.shapes[:, 1] = torch.minimum(torch.maximum(self.shapes[:, 1], -steepest), steepest)
+        for tensor, rows, values in self._held:
+            tensor[rows] = values

@@ -1,33 +1,95 @@
 """The loss of the layered fit: squared error of every supervised level against the source (paper, Eq. 7 to 9).
 
-    loss = sum_k level_weights[k] * sum_c (H W / samples_c) * |level_k,c - source_c|^2
+    loss = sum_k level_weights[k] * sum_c (H W / samples_k,c) * |level_k,c - source_k,c|^2
 
 that is, H W times the mean squared error summed over planes: planes of different size weigh alike, as they would
-after upsampling.  Planes on the same grid are one pass of the rasteriser.
+after upsampling, and so do levels.  Planes on the same grid are one pass of the rasteriser, and so are levels of the
+same size (quality scalability); levels of different sizes are a pass each (resolution scalability).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pgsvc_codec.picture import PlaneGrid, UnitFrame, plane_groups
+from pgsvc_codec.picture import PlaneGrid, PlaneGroup, UnitFrame, plane_groups
 from pgsvc_codec.render.reference import NUM_SHAPE_MOMENTS, StepResult
 from pgsvc_codec.splats import Splats
 
 
-class Objective:
-    """One picture to fit, on one rasteriser."""
+class LevelTarget(NamedTuple):
+    """What one level should look like."""
 
-    def __init__(self, picture: UnitFrame, grids: Sequence[PlaneGrid], rasterizer: ModuleType) -> None:
-        self.picture = picture
+    picture: UnitFrame
+    grids: Sequence[PlaneGrid]  # where its planes have their samples
+
+
+class _View(NamedTuple):
+    """Consecutive levels of one size."""
+
+    first: int
+    last: int  # included
+    picture: UnitFrame
+    groups: list[PlaneGroup]
+    channel_weights: NDArray[np.float64]  # [C] H W / samples
+
+    @property
+    def levels(self) -> slice:
+        return slice(self.first, self.last + 1)
+
+
+class Objective:
+    """One frame to fit, on one rasteriser.
+
+    Args:
+        size: full width and height of the frame, in which splats' lengths are measured.
+        targets: one per level; levels of one size have equal grids and the same picture.
+        rasterizer: module with `render` and `fit_step`, see `render.backend.load`.
+    """
+
+    def __init__(self, size: tuple[int, int], targets: Sequence[LevelTarget], rasterizer: ModuleType) -> None:
+        self.width, self.height = size
+        self.targets = list(targets)
         self.rasterizer = rasterizer
-        self.groups = plane_groups(grids)
-        self.height, self.width = picture[0].shape
-        self.channel_weights = np.array([picture[0].size / plane.size for plane in picture])
+        self._views: list[_View] = []
+        for level, (picture, grids) in enumerate(self.targets):
+            if level and self._views[-1].groups == plane_groups(grids):
+                self._views[-1] = self._views[-1]._replace(last=level)
+                continue
+            weights = np.array([self.width * self.height / plane.size for plane in picture])
+            self._views.append(_View(level, level, picture, plane_groups(grids), weights))
+
+    @property
+    def num_levels(self) -> int:
+        """Levels that have a target."""
+        return len(self.targets)
+
+    @property
+    def channels(self) -> int:
+        """C, planes of a picture."""
+        return len(self.targets[-1].picture)
+
+    def peers(self, level: int) -> range:
+        """The levels from `level` on that have its size: those that a residual of it can be added to."""
+        return next(range(level, view.last + 1) for view in self._views if view.first <= level <= view.last)
+
+    def without(self, level: int, residual: UnitFrame, splats: Splats) -> UnitFrame:
+        """A residual of one level after further splats have been painted."""
+        single = Objective(
+            (self.width, self.height), [LevelTarget(residual, self.targets[level].grids)], self.rasterizer
+        )
+        return single.residuals(splats, np.zeros(splats.channels, np.float32), [len(splats)])[0]
+
+    def alone(self, level: int, below: Splats, background: NDArray[np.float32]) -> Objective:
+        """What is left for one level to show over `below` and `background`, as an objective of a single level."""
+        picture, grids = self.targets[level]
+        uncovered = tuple(plane - under for plane, under in zip(picture, background, strict=True))
+        rest = LevelTarget(self.without(level, uncovered, below), grids)
+        return Objective((self.width, self.height), [rest], self.rasterizer)
 
     def step(
         self,
@@ -36,40 +98,54 @@ class Objective:
         ends: Sequence[int],
         level_weights: Sequence[float],
     ) -> StepResult:
-        """Squared errors [levels, C] and the moments of all planes together [N, C + 5]."""
-        channels = splats.channels
-        squared_error = np.zeros((len(ends), channels))
-        moments = np.zeros((len(splats), channels + NUM_SHAPE_MOMENTS), np.float32)
-        for grid, planes in self.groups:
-            target = np.stack(self.picture[planes]) - background[planes, None, None]
-            part = self.rasterizer.fit_step(
-                splats,
-                self.width,
-                self.height,
-                grid,
-                planes,
-                target,
-                ends,
-                level_weights,
-                self.channel_weights[planes],
-            )
-            squared_error[:, planes] = part.squared_error
-            width = planes.stop - planes.start
-            moments[:, planes] = part.moments[:, :width]
-            moments[:, channels:] += part.moments[:, width:]
+        """Squared errors [levels, C] and the moments of all planes together [N, C + 5].
+
+        Errors of levels that weigh nothing are left out (zero) where they would need a pass of their own.
+        """
+        squared_error = np.zeros((len(ends), splats.channels))
+        moments = np.zeros((len(splats), splats.channels + NUM_SHAPE_MOMENTS), np.float32)
+        for view in self._views:
+            weights = level_weights[view.levels]
+            if len(self._views) > 1 and not any(weights):
+                continue
+            count = ends[view.last]
+            for grid, planes in view.groups:
+                target = np.stack(view.picture[planes]) - background[planes, None, None]
+                part = self.rasterizer.fit_step(
+                    splats if count == len(splats) else splats[:count],
+                    self.width,
+                    self.height,
+                    grid,
+                    planes,
+                    target,
+                    ends[view.levels],
+                    weights,
+                    view.channel_weights[planes],
+                )
+                squared_error[view.levels, planes] = part.squared_error
+                own = planes.stop - planes.start
+                moments[:count, planes] += part.moments[:, :own]
+                moments[:count, splats.channels :] += part.moments[:, own:]
         return StepResult(squared_error, moments)
 
     def loss(self, squared_error: NDArray[np.float64], level_weights: Sequence[float]) -> float:
         """Eq. 7 for one iteration, per luma sample."""
-        per_level = squared_error @ self.channel_weights / (self.width * self.height)
-        return float(np.asarray(level_weights) @ per_level)
+        total = 0.0
+        for view in self._views:
+            per_level = squared_error[view.levels] @ view.channel_weights / (self.width * self.height)
+            total += float(np.asarray(level_weights[view.levels]) @ per_level)
+        return total
 
     def residuals(self, splats: Splats, background: NDArray[np.float32], ends: Sequence[int]) -> list[UnitFrame]:
         """Source minus level, for every level: float32 planes."""
         planes: list[list[NDArray[np.float32]]] = [[] for _ in ends]
-        for grid, channels in self.groups:
-            drawn = self.rasterizer.render(splats, self.width, self.height, grid, channels, background[channels], ends)
-            source = np.stack(self.picture[channels])
-            for level, group in enumerate(drawn):
-                planes[level].extend(source - group)
+        for view in self._views:
+            below = splats[: ends[view.last]]
+            for grid, channels in view.groups:
+                drawn = self.rasterizer.render(
+                    below, self.width, self.height, grid, channels, background[channels], ends[view.levels]
+                )
+                source = np.stack(view.picture[channels])
+                for level, group in enumerate(drawn, start=view.first):
+                    planes[level].extend(source - group)
         return [tuple(level) for level in planes]

@@ -1,34 +1,56 @@
-"""How a fit's iterations are spent: which levels each one supervises, and how step sizes fall."""
+"""Which levels each iteration of a fit supervises, and how step sizes fall."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-LevelWeights = Callable[[int], list[float]]
+import numpy as np
+
+LevelWeights = Callable[[int], list[float]]  # weights of all levels in iteration i
 
 
-def all_levels(num_layers: int) -> LevelWeights:
+def all_levels(num_layers: int, seed: int) -> LevelWeights:
     """Every level in every iteration, weighted by how often the cycle of `cyclic` would take it."""
     others = max(num_layers - 1, 1)
     weights = [1.0 / others] * (num_layers - 1) + [1.0]
     return lambda iteration: weights
 
 
-def cyclic(num_layers: int) -> LevelWeights:
+def cyclic(num_layers: int, seed: int) -> LevelWeights:
     """The paper's Eq. 9: the full level, and one of the others in turn."""
+    return lambda iteration: _pair(num_layers, iteration % max(num_layers - 1, 1))
+
+
+def uniform(num_layers: int, seed: int) -> LevelWeights:
+    """The paper's Fig. 5a: the full level, and one of the others at random."""
 
     def weights(iteration: int) -> list[float]:
-        level = iteration % max(num_layers - 1, 1)
-        return [float(k == level or k == num_layers - 1) for k in range(num_layers)]
+        # a generator per iteration: the draw does not depend on which iterations were asked for before
+        return _pair(num_layers, int(np.random.default_rng([seed, iteration]).integers(max(num_layers - 1, 1))))
 
     return weights
 
 
-LEVEL_SCHEDULES: dict[str, Callable[[int], LevelWeights]] = {"all": all_levels, "cyclic": cyclic}
+def full_level(num_layers: int, seed: int) -> LevelWeights:
+    """The full level alone."""
+    return lambda iteration: [0.0] * (num_layers - 1) + [1.0]
 
 
-def step_scale(iteration: int, iterations: int, warmup: int) -> float:
+def _pair(num_layers: int, level: int) -> list[float]:
+    return [float(k in (level, num_layers - 1)) for k in range(num_layers)]
+
+
+def half_cosine(iterations: int, warmup: int) -> Callable[[int], float]:
     """Factor on the learning rates: linear over `warmup` iterations, then a half cosine down to zero."""
-    rise = min(1.0, (iteration + 1) / max(warmup, 1))
-    return rise * 0.5 * (1.0 + math.cos(math.pi * iteration / max(iterations, 1)))
+
+    def scale(iteration: int) -> float:
+        rise = min(1.0, (iteration + 1) / max(warmup, 1))
+        return rise * 0.5 * (1.0 + math.cos(math.pi * iteration / max(iterations, 1)))
+
+    return scale
+
+
+def halving(period: int) -> Callable[[int], float]:
+    """Factor on the learning rates: halved every `period` iterations (paper, section 4.1)."""
+    return lambda iteration: 0.5 ** (iteration // period)

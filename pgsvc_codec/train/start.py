@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.picture import UnitFrame
 from pgsvc_codec.splats import Splats
+from pgsvc_codec.train.objective import Objective
 
 _DETAIL_SHARE = 0.7  # of the splats are drawn in proportion to the gradient, the others evenly
 _SIZE = 0.3  # standard deviation in units of the local distance between splats of a layer; small ones grow faster
@@ -31,13 +32,15 @@ def mean_background(picture: UnitFrame) -> NDArray[np.float32]:
 
 
 def start_splats(
-    picture: UnitFrame,
+    objective: Objective,
     background: NDArray[np.float32],
     ends: Sequence[int],
     rng: np.random.Generator,
 ) -> Splats:
-    """Splats for a fit to begin with, layer after layer, each layer spread over the whole picture."""
+    """Splats for a fit to begin with, layer after layer, each layer spread over the whole picture of the top level."""
+    picture = objective.targets[-1].picture
     height, width = picture[0].shape
+    pitch = objective.width / width  # full-size pixels per sample
     guide = np.mean(picture, axis=0) if len({plane.shape for plane in picture}) == 1 else picture[0]
     slopes = [np.gradient(guide, axis=axis) if guide.shape[axis] > 1 else np.zeros_like(guide) for axis in (0, 1)]
     detail = np.hypot(*slopes).astype(np.float64) + 1e-6
@@ -49,7 +52,7 @@ def start_splats(
 
     layer_sizes = np.diff([0, *ends])
     splats_here = density[places] * np.repeat(layer_sizes, layer_sizes)  # of this layer, per pixel
-    lengths = np.maximum(_SIZE / np.sqrt(splats_here), _MIN_LENGTH)
+    lengths = np.maximum(_SIZE / np.sqrt(splats_here) * pitch, _MIN_LENGTH)
     cholesky = np.stack([lengths, np.zeros(count), lengths], axis=1)
     colors = [
         plane[rows * plane.shape[0] // height, columns * plane.shape[1] // width] - under

@@ -1,0 +1,180 @@
+"""Float fits of one picture and what they look like: what the tables and figures of the paper are made of.
+
+Fits are kept in `benchmarks/work/fits`, so that a run that was interrupted, or a figure after a table, need not fit
+again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgsvc_codec.config import EncodeConfig, EncodePlan
+from pgsvc_codec.media.source import open_source
+from pgsvc_codec.metrics.psnr import PsnrMeter
+from pgsvc_codec.metrics.structural import StructuralMeter, smallest_side
+from pgsvc_codec.picture import Frame
+from pgsvc_codec.render.backend import load
+from pgsvc_codec.splats import Splats
+from pgsvc_codec.train.descent import Iteration, Observer
+from pgsvc_codec.train.fit import fit_float
+from pgsvc_codec.train.levels import LevelSizes
+from pgsvc_codec.train.stack import FloatFit
+from pgsvc_codec.video import Chroma, VideoInfo
+
+HERE = Path(__file__).parent
+DATA = Path(os.environ.get("PGSVC_DATA", HERE.parent / ".." / "shared" / "data"))
+WORK = HERE / "work"  # kept between runs, not part of the project
+KODAK = DATA / "kodak"
+PICTURES = (".png", ".jpg", ".jpeg", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def pictures(folders: Sequence[Path]) -> list[Path]:
+    """All pictures in folders, or the files themselves; says so where there are none."""
+    found = [
+        path
+        for folder in folders
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else [folder])
+        if path.suffix.lower() in PICTURES and path.is_file()
+    ]
+    if not found:
+        print(f"skipped: no pictures in {', '.join(map(str, folders))}", file=sys.stderr)
+    return found
+
+
+class Picture(NamedTuple):
+    """A source of one frame."""
+
+    name: str
+    info: VideoInfo
+    frame: Frame
+
+
+def read_picture(path: Path) -> Picture:
+    """The first frame of a picture or clip."""
+    with open_source(str(path), frames=1) as source:
+        return Picture(path.name, source.info, next(iter(source)))
+
+
+@dataclass(frozen=True)
+class LevelFit:
+    """What a fit shows of every level."""
+
+    pictures: list[Frame]
+    references: list[Frame]  # what each is measured against
+    splats: list[int]  # up to each level
+    seconds: float  # of fitting, as it was when the fit was made
+    iterations: int  # that were spent, over all layers
+
+    def psnr(self, info: VideoInfo) -> list[float]:
+        """Per level, dB: over all samples of RGB, 6:1:1 of Y\u2032CbCr."""
+        meters = [PsnrMeter(info.max_code, is_rgb=info.chroma is Chroma.RGB) for _ in self.pictures]
+        return self._measured(meters)
+
+    def ms_ssim(self, info: VideoInfo) -> list[float | None]:
+        """Per level; None where a level is too small for five scales."""
+        is_rgb = info.chroma is Chroma.RGB
+        least = smallest_side(is_multiscale=True)
+        return [
+            StructuralMeter(info.max_code, is_rgb=is_rgb, is_multiscale=True).add(reference, picture)
+            if min(picture[0].shape) >= least
+            else None
+            for reference, picture in zip(self.references, self.pictures, strict=True)
+        ]
+
+    def _measured(self, meters: Sequence[PsnrMeter]) -> list[float]:
+        return [
+            meter.add(reference, picture)
+            for meter, reference, picture in zip(meters, self.references, self.pictures, strict=True)
+        ]
+
+
+def fit_levels(picture: Picture, config: EncodeConfig, observe: Observer | None = None) -> LevelFit:
+    """Fit all levels, unquantised, or take them from an earlier run; `monolithic` is a fit per level."""
+    if config.strategy != "monolithic":
+        return _fit(picture, config, observe)
+    plan = config.resolve(picture.info.width, picture.info.height, picture.info.rate, still=True)
+    fits = []
+    for size, splats in zip(plan.level_sizes, level_splats(plan), strict=True):
+        levels = LevelSizes(picture.info, [size], load("cpu"))
+        info = replace(picture.info, width=size[0], height=size[1])
+        single = Picture(picture.name, info, levels.read(picture.frame).references[0])
+        fits.append(_fit(single, replace(config, layers=1, layer_split=None, layer_res=None, splats=splats), observe))
+    return LevelFit(
+        pictures=[fit.pictures[0] for fit in fits],
+        references=[fit.references[0] for fit in fits],
+        splats=[fit.splats[0] for fit in fits],
+        seconds=sum(fit.seconds for fit in fits),
+        iterations=sum(fit.iterations for fit in fits),
+    )
+
+
+def level_splats(plan: EncodePlan) -> list[int]:
+    """Splats up to each level."""
+    from pgsvc_codec.train.start import layer_ends
+
+    return layer_ends(plan.splats, plan.layer_shares)
+
+
+def _fit(picture: Picture, config: EncodeConfig, observe: Observer | None) -> LevelFit:
+    info = picture.info
+    plan = config.resolve(info.width, info.height, info.rate, still=True)
+    levels = LevelSizes(info, plan.level_sizes, load("cpu"))
+    objective, references = levels.read(picture.frame)
+    path = WORK / "fits" / f"{Path(picture.name).stem}-{_fingerprint(picture, plan)}.npz"
+    if path.exists() and observe is None:
+        fit, seconds, iterations = _load(path)
+    else:
+        spent = 0
+
+        def count(iteration: Iteration) -> None:
+            nonlocal spent
+            spent += 1
+            if observe is not None:
+                observe(iteration)
+
+        started = time.monotonic()
+        fit = fit_float(objective, plan, np.random.default_rng([plan.seed, 0]), count)
+        seconds, iterations = time.monotonic() - started, spent
+        _save(path, fit, seconds, iterations)
+    ends = [int(end) for end in accumulate(len(layer) for layer in fit.layers)]
+    return LevelFit(levels.paint(fit.layers, fit.background), references, ends, seconds, iterations)
+
+
+def _fingerprint(picture: Picture, plan: EncodePlan) -> str:
+    """Of everything that decides a fit, but for the code."""
+    digest = hashlib.sha256(json.dumps(plan.__dict__, sort_keys=True, default=str).encode())
+    for plane in picture.frame:
+        digest.update(np.ascontiguousarray(plane).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _save(path: Path, fit: FloatFit, seconds: float, iterations: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, NDArray[Any]] = {"background": fit.background, "spent": np.array([seconds, iterations])}
+    for layer, splats in enumerate(fit.layers):
+        for name in ("means", "cholesky", "colors"):
+            arrays[f"{name}{layer}"] = getattr(splats, name)
+    partial = path.with_suffix(".part.npz")
+    np.savez(partial, **arrays)
+    partial.replace(path)
+
+
+def _load(path: Path) -> tuple[FloatFit, float, int]:
+    with np.load(path) as arrays:
+        layers = []
+        while f"means{len(layers)}" in arrays:
+            layers.append(Splats(*(arrays[f"{name}{len(layers)}"] for name in ("means", "cholesky", "colors"))))
+        seconds, iterations = arrays["spent"]
+        return FloatFit(arrays["background"], layers), float(seconds), int(iterations)

@@ -1,0 +1,228 @@
+"""Fine-tuning under quantisation, by gradient: LSQ+ and a residual vector quantiser (paper, section 3.6).
+
+The picture is rendered from the values that a decoder would have; gradients pass straight through the rounding to
+the values behind it.  Scale and offset of Eq. 10 are learned with them (LSQ+, Bhalgat et al. 2020, section 3):
+
+    d value / d scale  = level - (l - offset) / scale  inside the levels, the level itself outside
+    d value / d offset = 0                             inside the levels, 1 outside
+
+both times 1 / sqrt(count * L_max), the gradient scale of LSQ.  Codebooks of Eq. 11 follow the colours that choose
+their entries as moving averages, and a commitment loss holds the colours to their entries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pgsvc_codec.coding.quant import (
+    FLOAT12_FRACTION_BITS,
+    FLOAT16_FRACTION_BITS,
+    Codebooks,
+    QuantTables,
+    ScalarQuantizer,
+    float12_codes,
+    float12_values,
+    position_keys,
+    position_values,
+)
+from pgsvc_codec.splats import FloatArray, Splats
+from pgsvc_codec.train.grid import LayerGrid
+from pgsvc_codec.train.plain import PlainModel, keep_in_reach, plain_gradients
+
+_DECAY = 0.8  # of the moving averages that codebook entries are
+_LEAST_SCALE = 1e-3  # pixels
+
+
+class CodedPart:
+    """Rows of the model that share quantisers: the whole splats of a layer, or the differences of its survivors.
+
+    Args:
+        grid: of the layer, with tables where the quantisers start.
+        rows: which rows of the model.
+        inter: whether they are differences to the grid's reference.
+        learn: whether scale, offset and codebooks are learned; else they stay, and positions as coarse as they are.
+    """
+
+    def __init__(self, grid: LayerGrid, rows: slice, *, inter: bool, learn: bool) -> None:
+        self.rows = rows
+        self.learn = learn
+        self._grid = grid
+        reference = grid.reference if inter else None
+        tables = grid.differences if inter else grid.whole
+        assert tables is not None
+        if learn:  # the paper's positions are plain floats, of 16 bits or of 12
+            bits = FLOAT16_FRACTION_BITS if reference is None else FLOAT12_FRACTION_BITS
+            tables = replace(tables, position_fraction_bits=bits)
+        self._tables = tables
+        self._reference = reference
+        self.scale = torch.from_numpy(tables.cholesky.scale.copy())  # [3] γ
+        self.offset = torch.from_numpy(tables.cholesky.offset.copy())  # [3] β
+        self._stages = [stage.astype(np.float64) for stage in tables.colors.stages]
+        self._averages: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []  # weights, weighted sums
+        self._levels = self._position = torch.zeros(0)
+
+    @property
+    def tables(self) -> QuantTables:
+        """The quantisers as they are now, as a stream carries them."""
+        if not self.learn:
+            return self._tables
+        old = self._tables.cholesky
+        cholesky = ScalarQuantizer(self.scale.numpy().copy(), self.offset.numpy().copy(), old.low, old.high)
+        return QuantTables(cholesky, self._codebooks(), self._tables.position_fraction_bits)
+
+    def store(self) -> None:
+        """Give the grid the quantisers as they are now."""
+        if self._reference is None:
+            self._grid.whole = self.tables
+        else:
+            self._grid.differences = self.tables
+
+    def decoded(self, means: torch.Tensor, cholesky: torch.Tensor, colors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What a decoder makes of these rows; remembers what `pull` needs."""
+        reference = self._reference
+        lengths, hues = cholesky, colors.numpy()
+        if reference is None:
+            keys = position_keys(means.numpy(), self._tables.position_fraction_bits)
+            shown_means = torch.from_numpy(position_values(keys, self._tables.position_fraction_bits))
+        else:
+            scale = np.float32(2.0 ** (FLOAT12_FRACTION_BITS - self._tables.position_fraction_bits))
+            steps = float12_values(float12_codes((means.numpy() - reference.means) / scale))
+            shown_means = torch.from_numpy(reference.means + steps * scale)
+            lengths, hues = lengths - torch.from_numpy(reference.cholesky), hues - reference.colors
+        self._position = (lengths - self.offset) / self.scale
+        quantizer = self._tables.cholesky
+        self._levels = self._position.round().clamp(quantizer.low, quantizer.high)
+        shown_lengths = self._levels * self.scale + self.offset
+        self._hues, self._entries = hues, self._nearest(hues)
+        shown_hues = self._codebooks().decode(self._entries)
+        if reference is not None:
+            shown_lengths = shown_lengths + torch.from_numpy(reference.cholesky)
+            shown_hues = reference.colors + shown_hues
+        shown_colors = torch.from_numpy(shown_hues)
+        keep_in_reach(shown_means, shown_lengths)
+        self._commitment = colors - shown_colors
+        return shown_means, shown_lengths, shown_colors
+
+    def pull(self, lengths: torch.Tensor, colors: torch.Tensor, areas: NDArray[np.float64]) -> None:
+        """Turn gradients by decoded values, in place, into those by the values behind them; learn the quantisers.
+
+        Args:
+            lengths: [n, 3] gradients by the decoded Cholesky vectors.
+            colors: [n, C] by the decoded colours.
+            areas: [n] how much each splat counts for the codebooks.
+        """
+        quantizer = self._tables.cholesky
+        inside = (self._position >= quantizer.low) & (self._position <= quantizer.high)
+        if self.learn:
+            gradient_scale = 1.0 / math.sqrt(max(lengths.numel(), 1) * quantizer.high)
+            by_scale = torch.where(inside, self._levels - self._position, self._levels)
+            self.scale.grad = gradient_scale * (lengths * by_scale).sum(dim=0)
+            self.offset.grad = gradient_scale * (lengths * ~inside).sum(dim=0)
+            self._follow(areas)
+        lengths *= inside
+        colors += 2.0 / max(colors.numel(), 1) * self._commitment
+
+    def settle(self) -> None:
+        """Keep the scale positive."""
+        self.scale.clamp_(min=_LEAST_SCALE)
+
+    def _codebooks(self) -> Codebooks:
+        return Codebooks.on_grid(self._stages, FLOAT16_FRACTION_BITS) if self.learn else self._tables.colors
+
+    def _nearest(self, hues: FloatArray) -> NDArray[np.int32]:
+        """[n, M] entries, stage by stage (Eq. 11)."""
+        entries = []
+        rest = hues
+        for stage in self._codebooks().stages:
+            errors = np.zeros((len(hues), len(stage)), np.float32)
+            for channel in range(stage.shape[1]):
+                errors += (rest[:, channel, None] - stage[:, channel]) ** 2
+            entries.append(errors.argmin(axis=1).astype(np.int32))
+            rest = rest - stage[entries[-1]]
+        return np.stack(entries, axis=1)
+
+    def _follow(self, areas: NDArray[np.float64]) -> None:
+        """Move every entry towards the mean of what chose it; entries that nothing chooses stay."""
+        rest = self._hues.astype(np.float64)
+        if not self._averages:
+            self._averages = [(np.zeros(len(stage)), np.zeros_like(stage)) for stage in self._stages]
+        for stage, (weights, sums), chosen in zip(self._stages, self._averages, self._entries.T, strict=True):
+            weights *= _DECAY
+            sums *= _DECAY
+            weights += (1 - _DECAY) * np.bincount(chosen, areas, len(stage))
+            for channel in range(stage.shape[1]):
+                sums[:, channel] += (1 - _DECAY) * np.bincount(chosen, areas * rest[:, channel], len(stage))
+            rest = rest - stage[chosen]
+            seen = weights > 1e-9 * weights.sum()
+            stage[seen] = sums[seen] / weights[seen, None]
+
+
+def coded_parts(grid: LayerGrid, layer: Splats, start: int) -> list[CodedPart]:
+    """The parts of one layer whose rows begin at `start`; quantisers that the grid does not have are learned."""
+    learn_differences, learn_whole = grid.differences is None, grid.whole is None
+    grid.fit(layer)
+    middle = start + len(grid.reference)
+    parts = []
+    if grid.reference:
+        parts.append(CodedPart(grid, slice(start, middle), inter=True, learn=learn_differences))
+    if len(layer) > len(grid.reference):
+        parts.append(CodedPart(grid, slice(middle, start + len(layer)), inter=False, learn=learn_whole))
+    return parts
+
+
+class QuantizedModel:
+    """A model whose splats are shown as a decoder would have them.
+
+    Args:
+        model: float splats, weights folded into the colours; its tensors are shared.
+        parts: rows and their quantisers, together all rows in order.
+    """
+
+    def __init__(self, model: PlainModel, parts: Sequence[CodedPart]) -> None:
+        self.ends = model.ends
+        self.parts = list(parts)
+        self._model = model
+        self._shown = model.cholesky
+
+    def __len__(self) -> int:
+        return len(self._model)
+
+    @property
+    def learned(self) -> list[torch.Tensor]:
+        """Scales and offsets that are learned."""
+        return [tensor for part in self.parts if part.learn for tensor in (part.scale, part.offset)]
+
+    def parameters(self) -> list[torch.Tensor]:
+        """What an optimiser moves."""
+        model = self._model
+        return [model.means, model.cholesky, model.colors, *self.learned]
+
+    def splats(self) -> Splats:
+        """The splats as a decoder would have them."""
+        model = self._model
+        shown = [
+            part.decoded(model.means[part.rows], model.cholesky[part.rows], model.colors[part.rows])
+            for part in self.parts
+        ]
+        means, self._shown, colors = (torch.cat(columns) for columns in zip(*shown, strict=True))
+        return Splats(means.numpy(), self._shown.numpy(), colors.numpy())
+
+    def set_gradients(self, moments: NDArray[np.float32]) -> None:
+        """Gradients of `parameters` from the moments [N, C + 5] of `reference.StepResult`."""
+        model = self._model
+        model.means.grad, model.cholesky.grad, model.colors.grad = plain_gradients(self._shown, moments, model.size)
+        areas = (self._shown[:, 0] * self._shown[:, 2]).abs().double().numpy()
+        for part in self.parts:
+            part.pull(model.cholesky.grad[part.rows], model.colors.grad[part.rows], areas[part.rows])
+
+    def settle(self) -> None:
+        """After an optimiser's step: back to where splats and quantisers may be."""
+        self._model.settle()
+        for part in self.parts:
+            part.settle()
