@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from fractions import Fraction
 
-from pgsvc_codec.picture import UnitFrame, plane_grids
+import numpy as np
+from numpy.typing import NDArray
+
+from pgsvc_codec.config import EncodeConfig, EncodePlan
+from pgsvc_codec.picture import UnitFrame, plane_grids, resample
 from pgsvc_codec.render import cpu
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.objective import Objective
+from pgsvc_codec.train.objective import LevelTarget, Objective
 from pgsvc_codec.video import Chroma, Matrix, Range, VideoInfo
+
+SIZE = (72, 56)
 
 
 def rgb_info(width: int, height: int) -> VideoInfo:
@@ -23,9 +30,35 @@ def scene(width: int, height: int, shift: tuple[float, float] = (0.0, 0.0), plan
     return tuple(np.clip(wave + 0.25 * disc * (-1) ** k, 0, 1).astype(np.float32) for k, wave in enumerate(waves))
 
 
-def objective_of(picture: UnitFrame, info: VideoInfo | None = None) -> Objective:
+def objective_of(picture: UnitFrame, info: VideoInfo | None = None, levels: int = 3, rasterizer=cpu) -> Objective:
+    """All levels at full size."""
     height, width = picture[0].shape
-    return Objective(picture, plane_grids(info or rgb_info(width, height)), cpu)
+    return Objective(
+        (width, height), [LevelTarget(picture, plane_grids(info or rgb_info(width, height)))] * levels, rasterizer
+    )
+
+
+def growing_objective(picture: UnitFrame, sizes: Sequence[tuple[int, int]], rasterizer=cpu) -> Objective:
+    """Levels of these sizes, each against the picture at its own size; full-size RGB."""
+    height, width = picture[0].shape
+    info = rgb_info(width, height)
+    targets = []
+    for size in sizes:
+        grids = plane_grids(info, *size)
+        targets.append(LevelTarget(resample(picture, plane_grids(info), grids), grids))
+    return Objective((width, height), targets, rasterizer)
+
+
+def plan_of(size: tuple[int, int] = SIZE, **options) -> EncodePlan:
+    return EncodeConfig(**{"splats": 120, "iterations": 80, **options}).resolve(*size, Fraction(25), still=False)
+
+
+def psnr(objective: Objective, layers: Sequence[Splats], background: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of every level, dB, over all samples of all planes."""
+    ends = np.cumsum([len(layer) for layer in layers]).tolist()
+    squared = objective.step(Splats.concatenate(layers), background, ends, [1.0] * len(ends)).squared_error
+    samples = [sum(plane.size for plane in target.picture) for target in objective.targets]
+    return 10 * np.log10(samples / squared.sum(axis=1))
 
 
 def some_splats(rng, count, signs=True):
@@ -35,3 +68,8 @@ def some_splats(rng, count, signs=True):
         np.stack([lengths[:, 0], rng.normal(0, 1.5, count), lengths[:, 1]], axis=1).astype(np.float32),
         rng.normal(0, 0.2, (count, 3)).astype(np.float32),
     )
+
+
+def assert_equal_splats(one: Splats, other: Splats) -> None:
+    for name in ("means", "cholesky", "colors"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scenes import rgb_info, scene, some_splats
+from scenes import SIZE, objective_of, scene, some_splats
 
-from pgsvc_codec.picture import plane_grids
 from pgsvc_codec.render import reference
-from pgsvc_codec.train.model import SplatModel
-from pgsvc_codec.train.objective import Objective
+from pgsvc_codec.train.adam import Adam
+from pgsvc_codec.train.descent import Descent
+from pgsvc_codec.train.model import Held, SplatModel
+from pgsvc_codec.train.schedule import full_level, half_cosine
+from pgsvc_codec.train.start import mean_background, start_splats
 
 
 def covariances(splats):
@@ -39,7 +41,7 @@ def test_put_changes_only_its_rows(rng):
 def test_gradients_are_slopes_of_the_loss(rng):
     """Central differences of every natural coordinate of every splat, through the float64 reference."""
     width, height = 24, 20
-    objective = Objective(scene(width, height), plane_grids(rgb_info(width, height)), reference)
+    objective = objective_of(scene(width, height), levels=2, rasterizer=reference)
     background = np.full(3, 0.4, np.float32)
     ends, weights = [3, 6], [0.5, 1.0]
     model = SplatModel(some_splats(rng, 6, signs=False), ends, width, height)
@@ -83,3 +85,25 @@ def test_settle_keeps_splats_within_reason(rng):
     assert np.isfinite(splats.cholesky).all()
     assert splats.cholesky[:, [0, 2]].min() > 0.4
     assert splats.cholesky.max() < 64
+
+
+def test_held_rows_do_not_move(rng):
+    picture = scene(*SIZE)
+    objective, background = objective_of(picture, levels=1), mean_background(picture)
+    model = SplatModel(start_splats(objective, background, [30], rng), [30], *SIZE)
+    held = Held(np.arange(30) < 10, np.arange(30) % 2 == 0)
+    before = model.splats()
+    model.hold(held)
+    optimizer = Adam(model.parameters(), [0.6, 0.18, 0.5])
+    descent = Descent(model, optimizer, objective, background, full_level(1, 0), half_cosine(20, 2))
+    descent.run(10)
+    after = model.splats()
+    np.testing.assert_array_equal(after.means[:10], before.means[:10])
+    np.testing.assert_array_equal(after.cholesky[:10], before.cholesky[:10])
+    both = held.geometry & held.amplitudes
+    np.testing.assert_array_equal(after.colors[both], before.colors[both])
+    assert (after.means[10:] != before.means[10:]).any(axis=1).all()
+    none = np.zeros(30, np.bool_)
+    model.hold(Held(none, none))
+    descent.run(1)
+    assert (model.splats().means[:10] != before.means[:10]).any(axis=1).all(), "and no others: these are free again"

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scenes import scene
 
-from pgsvc_codec.train.keyframes import is_cut
 from pgsvc_codec.train.motion import Motion, estimate_motion, move
 
 
@@ -49,13 +48,3 @@ def test_splats_between_blocks_get_the_vectors_in_between():
     middle = np.array([[0.0, 0.0]], np.float32)  # of a 64 x 32 frame: between the two blocks' centres
     moved = move(middle, Motion(vectors, 0.0, 1.0), 64, 32)
     np.testing.assert_allclose(moved[0, 0] * 32, 4, atol=1e-5)
-
-
-def test_another_scene_is_a_cut_and_motion_is_not(rng, texture):
-    other = np.kron(rng.random((20, 24)), np.ones((8, 8))).astype(np.float32)
-    moved = estimate_motion(texture, np.roll(texture, 4, axis=1))
-    changed = estimate_motion(texture, other)
-    assert not is_cut(moved, 10, 25, 2, 40)
-    assert is_cut(changed, 10, 25, 2, 40)
-    assert not is_cut(changed, 1, 25, 2, 40), "closer to the last cut than min_keyint"
-    assert not is_cut(changed, 10, 25, 2, 0), "switched off"
