@@ -106,11 +106,11 @@ def fit_levels(picture: Picture, config: EncodeConfig, observe: Observer | None 
         return _fit(picture, config, observe)
     plan = config.resolve(picture.info.width, picture.info.height, picture.info.rate, still=True)
     fits = []
-    for size, splats in zip(plan.level_sizes, level_splats(plan), strict=True):
+    for level, size in enumerate(plan.level_sizes, start=1):
         levels = LevelSizes(picture.info, [size], load("cpu"))
         info = replace(picture.info, width=size[0], height=size[1])
         single = Picture(picture.name, info, levels.read(picture.frame).references[0])
-        fits.append(_fit(single, replace(config, layers=1, layer_split=None, layer_res=None, splats=splats), observe))
+        fits.append(_fit(single, config.of_level(level, plan), observe))
     return LevelFit(
         pictures=[fit.pictures[0] for fit in fits],
         references=[fit.references[0] for fit in fits],
@@ -118,13 +118,6 @@ def fit_levels(picture: Picture, config: EncodeConfig, observe: Observer | None 
         seconds=sum(fit.seconds for fit in fits),
         iterations=sum(fit.iterations for fit in fits),
     )
-
-
-def level_splats(plan: EncodePlan) -> list[int]:
-    """Splats up to each level."""
-    from pgsvc_codec.train.start import layer_ends
-
-    return layer_ends(plan.splats, plan.layer_shares)
 
 
 def _fit(picture: Picture, config: EncodeConfig, observe: Observer | None) -> LevelFit:

@@ -16,14 +16,15 @@ _HOMES = {
     "PgsError": "pgsvc_codec.errors",
     "VideoInfo": "pgsvc_codec.video",
     "encode": "pgsvc_codec.encoder",
+    "encode_monolithic": "pgsvc_codec.encoder",
 }
 
-__all__ = ["Decoder", "EncodeConfig", "PgsError", "VideoInfo", "__version__", "encode"]
+__all__ = ["Decoder", "EncodeConfig", "PgsError", "VideoInfo", "__version__", "encode", "encode_monolithic"]
 
 if TYPE_CHECKING:
     from pgsvc_codec.config import EncodeConfig
     from pgsvc_codec.decoder import Decoder
-    from pgsvc_codec.encoder import encode
+    from pgsvc_codec.encoder import encode, encode_monolithic
     from pgsvc_codec.errors import PgsError
     from pgsvc_codec.video import VideoInfo
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from typing import Literal, get_args
@@ -46,6 +46,16 @@ _LEAST_KEYINT, _MOST_KEYINT = 16, 64  # the default GOP is one second, within th
 def _require(fits: bool, name: str, got: object, allowed: str) -> None:
     if not fits:
         raise ConfigError(f"{name}: got {got}, allowed {allowed}")
+
+
+def layer_ends(num_splats: int, shares: Sequence[float]) -> tuple[int, ...]:
+    """Cumulative layer sizes, at least one splat per layer, the last equal to `num_splats`."""
+    cumulative = list(accumulate(shares))
+    count = len(cumulative)
+    return tuple(
+        min(max(round(num_splats * share / cumulative[-1]), index + 1), num_splats - (count - 1 - index))
+        for index, share in enumerate(cumulative)
+    )
 
 
 def _even(side: float, most: int) -> int:
@@ -118,8 +128,7 @@ class EncodeConfig:
         keyint = self.keyint or min(max(round(rate), _LEAST_KEYINT), _MOST_KEYINT)
         iterations = PRESETS[self.preset] if self.iterations is None else self.iterations
         return EncodePlan(
-            splats=splats,
-            layer_shares=tuple(self.layer_split or (1.0,) * self.layers),
+            level_splats=layer_ends(splats, self.layer_split or (1.0,) * self.layers),
             iterations_intra=iterations,
             iterations_inter=max(1, round(INTER_SHARE * iterations)),
             method="paper" if self.preset == "paper" else "natural",
@@ -133,6 +142,11 @@ class EncodeConfig:
             progression=self.progression or ("layer" if still else "gop"),
             seed=self.seed,
         )
+
+    def of_level(self, level: int, plan: EncodePlan) -> EncodeConfig:
+        """What makes one layer, a stream of its own, of level 1..num_layers: that of strategy "monolithic"."""
+        splats = plan.level_splats[level - 1]
+        return replace(self, layers=1, layer_split=None, layer_res=None, scalability="quality", splats=splats)
 
     def _level_sizes(self, width: int, height: int) -> tuple[tuple[int, int], ...]:
         """Sizes of all levels; by default a side is the root of the level's share of the splats, even (paper, 4.1)."""
@@ -157,8 +171,7 @@ class EncodeConfig:
 class EncodePlan:
     """`EncodeConfig` with every choice made."""
 
-    splats: int  # per frame, all layers
-    layer_shares: tuple[float, ...]  # one per layer, any scale
+    level_splats: tuple[int, ...]  # of a frame, up to each level
     iterations_intra: int  # over all layers, whatever the strategy
     iterations_inter: int
     method: str  # of `train.fit.METHODS`
@@ -171,3 +184,18 @@ class EncodePlan:
     scenecut: float
     progression: Progression
     seed: int
+
+    @property
+    def splats(self) -> int:
+        """Of a frame, all layers."""
+        return self.level_splats[-1]
+
+    @property
+    def num_layers(self) -> int:
+        """The base included."""
+        return len(self.level_splats)
+
+    @property
+    def layer_splats(self) -> tuple[int, ...]:
+        """Of a frame, in each layer."""
+        return tuple(end - start for start, end in pairwise((0, *self.level_splats)))

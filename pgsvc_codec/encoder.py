@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from pgsvc_codec import __version__
 from pgsvc_codec.coding.payload import LayerEncoder
 from pgsvc_codec.coding.quant import QuantTables
 from pgsvc_codec.config import EncodeConfig, EncodePlan
+from pgsvc_codec.errors import ConfigError
 from pgsvc_codec.format.constants import SCALABILITY_NAMES
 from pgsvc_codec.format.container import Gop, LayerSegment, StreamWriter
 from pgsvc_codec.format.header import EncoderRecord, LayersRecord, LevelRecord, StreamHeader, VideoRecord
@@ -31,7 +33,6 @@ from pgsvc_codec.train.levels import LevelSizes
 from pgsvc_codec.train.motion import Motion, estimate_motion
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.train.stack import FrameFit, Reference
-from pgsvc_codec.train.start import layer_ends
 from pgsvc_codec.video import Chroma, Range, VideoInfo
 
 
@@ -59,6 +60,8 @@ class LevelReport(NamedTuple):
     """One level of a finished stream, cumulative over its layers."""
 
     layers: int
+    width: int  # of its pictures
+    height: int
     splats: int  # summed over frames
     size_bytes: int  # of headers, index and the segments that the level needs
     psnr: float  # dB, see `PsnrMeter.combined`
@@ -110,7 +113,7 @@ class _Encoder:
         self.plan = plan
         self.writer = writer
         self.levels = LevelSizes(info, plan.level_sizes, load(device))
-        self.num_layers = len(plan.layer_shares)
+        self.num_layers = plan.num_layers
         self.frames = 0
         self.gops = 0
         self.payload_bytes = 0
@@ -210,7 +213,6 @@ class _Encoder:
 
 
 def _stream_header(info: VideoInfo, plan: EncodePlan) -> StreamHeader:
-    ends = layer_ends(plan.splats, plan.layer_shares)
     return StreamHeader(
         video=VideoRecord(
             width=info.width,
@@ -228,7 +230,7 @@ def _stream_header(info: VideoInfo, plan: EncodePlan) -> StreamHeader:
             scalability={name: value for value, name in SCALABILITY_NAMES.items()}[plan.scalability],
             levels=tuple(
                 LevelRecord(width=width, height=height, splats=end)
-                for (width, height), end in zip(plan.level_sizes, ends, strict=True)
+                for (width, height), end in zip(plan.level_sizes, plan.level_splats, strict=True)
             ),
         ),
         encoder=EncoderRecord(text=f"pgsvc {__version__}"),
@@ -261,33 +263,108 @@ def encode(
         BackendError: the device is not available.
         OutputError: the sink or the temporary file cannot be written.
     """
-    started = time.monotonic()
+    if config.strategy == "monolithic" and config.layers > 1:
+        raise ConfigError(f"layers: got {config.layers}, allowed 1 in a stream of strategy monolithic")
     info = source.info
     plan = config.resolve(info.width, info.height, info.rate, still=source.still and seekable)
-    header = _stream_header(info, plan)
-    with StreamWriter(sink, header, progression=plan.progression, seekable=seekable, spool_dir=spool_dir) as writer:
-        encoder = _Encoder(info, plan, config.device, writer)
+    job = _Job(info, plan, config.device, sink)
+    return _encode(source, [job], lambda frame: [frame], progress, seekable=seekable, spool_dir=spool_dir)[0]
+
+
+def encode_monolithic(
+    source: FrameSource,
+    sinks: Sequence[BinaryIO],
+    config: EncodeConfig,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    spool_dir: str | None = None,
+) -> list[EncodeReport]:
+    """Encode every level of a source as a stream of one layer: what scalable streams are compared with (GSVC).
+
+    Args:
+        source: frames and what they are; read once.
+        sinks: one per level, seekable.
+        config: options; levels have the splats and the size that they would have in one stream, and each its own
+            `iterations`.
+        progress: called after every frame.
+        spool_dir: see `encode`.
+
+    Raises:
+        as `encode`.
+    """
+    info = source.info
+    plan = config.resolve(info.width, info.height, info.rate, still=source.still)
+    levels = LevelSizes(info, plan.level_sizes, load(config.device))
+    jobs = []
+    for level, ((width, height), sink) in enumerate(zip(plan.level_sizes, sinks, strict=True), start=1):
+        single = config.of_level(level, plan).resolve(width, height, info.rate, still=source.still)
+        jobs.append(_Job(replace(info, width=width, height=height), single, config.device, sink))
+    return _encode(source, jobs, levels.references, progress, seekable=True, spool_dir=spool_dir)
+
+
+class _Job(NamedTuple):
+    """One stream to write."""
+
+    info: VideoInfo
+    plan: EncodePlan
+    device: str
+    sink: BinaryIO
+
+
+def _encode(
+    source: FrameSource,
+    jobs: Sequence[_Job],
+    frames: Callable[[Frame], Sequence[Frame]],  # of each job, from one of the source
+    progress: Callable[[Progress], None] | None,
+    *,
+    seekable: bool,
+    spool_dir: str | None,
+) -> list[EncodeReport]:
+    """Write all streams side by side, the source being read once."""
+    started = time.monotonic()
+    with ExitStack() as stack:
+        encoders = []
+        for info, plan, device, sink in jobs:
+            writer = StreamWriter(
+                sink,
+                _stream_header(info, plan),
+                progression=plan.progression,
+                seekable=seekable,
+                spool_dir=spool_dir,
+            )
+            encoders.append(_Encoder(info, plan, device, stack.enter_context(writer)))
         for frame in source:
-            encoder.add(frame)
+            for encoder, part in zip(encoders, frames(frame), strict=True):
+                encoder.add(part)
             if progress is not None:
                 seconds = time.monotonic() - started
-                psnr = encoder.meters[-1].combined
-                progress(Progress(encoder.frames, source.frame_count, encoder.payload_bytes, psnr, seconds))
-        encoder.finish_gop()
-    return _report(encoder, writer, config, time.monotonic() - started)
+                size_bytes = sum(encoder.payload_bytes for encoder in encoders)
+                last = encoders[-1]
+                progress(Progress(last.frames, source.frame_count, size_bytes, last.meters[-1].combined, seconds))
+        for encoder in encoders:
+            encoder.finish_gop()
+    seconds = time.monotonic() - started
+    return [_report(encoder, job.device, seconds) for encoder, job in zip(encoders, jobs, strict=True)]
 
 
-def _report(encoder: _Encoder, writer: StreamWriter, config: EncodeConfig, seconds: float) -> EncodeReport:
+def _report(encoder: _Encoder, device: str, seconds: float) -> EncodeReport:
     levels = [
-        LevelReport(level, sum(encoder.splats[:level]), writer.level_bytes(level), meter.combined, meter.planes)
-        for level, meter in enumerate(encoder.meters, start=1)
+        LevelReport(
+            level,
+            *size,
+            sum(encoder.splats[:level]),
+            encoder.writer.level_bytes(level),
+            meter.combined,
+            meter.planes,
+        )
+        for level, (size, meter) in enumerate(zip(encoder.plan.level_sizes, encoder.meters, strict=True), start=1)
     ]
     return EncodeReport(
         frames=encoder.frames,
-        size_bytes=writer.level_bytes(encoder.num_layers),
+        size_bytes=encoder.writer.level_bytes(encoder.num_layers),
         levels=tuple(levels),
         gops=encoder.gops,
         seconds=seconds,
-        device="cpu" if config.device == "auto" else config.device,
+        device="cpu" if device == "auto" else device,
         plan=encoder.plan,
     )

@@ -26,13 +26,21 @@ from pgsvc_codec.cli.common import (
     run,
     video_document,
 )
-from pgsvc_codec.config import LEVEL_SCHEDULES, PRESETS, PROFILES, PROGRESSIONS, EncodeConfig
+from pgsvc_codec.config import (
+    LEVEL_SCHEDULES,
+    PRESETS,
+    PROFILES,
+    PROGRESSIONS,
+    SCALABILITIES,
+    STRATEGIES,
+    EncodeConfig,
+)
 from pgsvc_codec.describe import describe_file
 from pgsvc_codec.errors import ConfigError
 from pgsvc_codec.video import PIX_FMTS, Chroma, Matrix, Range, VideoInfo
 
 if TYPE_CHECKING:
-    from pgsvc_codec.encoder import EncodeReport, Progress
+    from pgsvc_codec.encoder import EncodeReport, LevelReport, Progress
     from pgsvc_codec.media.source import Source
 
 NAME = "pgsvc-encode"
@@ -65,6 +73,11 @@ def _parse_shares(value: str) -> tuple[float, ...]:
     return tuple(map(float, value.split(",")))
 
 
+def _parse_sizes(value: str) -> tuple[tuple[int, int], ...]:
+    """Sizes separated by commas."""
+    return tuple(map(parse_size, value.split(",")))
+
+
 @pgs_command(NAME)
 @click.argument("names", nargs=-1, metavar="INPUT OUTPUT")
 @click.option("-i", "--input", metavar="INPUT", help="Instead of the first argument.")
@@ -79,11 +92,16 @@ def _parse_shares(value: str) -> tuple[float, ...]:
 @click.option("-f", "--frames", "--limit", type=int, metavar="N", help="Frames to encode.  [default: all]")
 @click.option("-L", "--layers", type=int, metavar="N", help=f"Layers.  [default: {EncodeConfig.layers}]")
 @click.option("--layer-split", type=_parse_shares, metavar="A,B,..", help="Shares of the splats.  [default: equal]")
+@click.option("--scalability", type=click.Choice(SCALABILITIES), help="What grows.  [default: quality]")
+@click.option("--layer-res", type=_parse_sizes, metavar="WxH,..", help="Of the levels.  [default: by their splats]")
 @click.option("-n", "--splats", type=_parse_count, metavar="N", help="Per frame.  [default: 12k per 1080p, by area]")
 @click.option("--preset", type=click.Choice(list(PRESETS)), help=f"Speed.  [default: {EncodeConfig.preset}]")
-@click.option("--iterations", type=int, metavar="N", help="Of an I-frame's fit; beats the preset.")
+@click.option("--iterations", type=int, metavar="N", help="Of an I-frame, all layers together; beats the preset.")
 @click.option("--profile", type=click.Choice(PROFILES), help=f"Coding tools.  [default: {EncodeConfig.profile}]")
-@click.option("--level-schedule", type=click.Choice(LEVEL_SCHEDULES), help="Which levels an iteration trains.")
+@click.option("--strategy", type=click.Choice(STRATEGIES), help=f"Of training.  [default: {EncodeConfig.strategy}]")
+@click.option(
+    "--level-schedule", type=click.Choice(LEVEL_SCHEDULES), help="Which levels an iteration of joint training sees."
+)
 @click.option("-g", "--keyint", type=int, metavar="N", help="Most frames of a GOP.  [default: a second, 16..64]")
 @click.option("--min-keyint", type=int, metavar="N", help="Fewest frames between scene cuts.")
 @click.option("--scenecut", type=float, metavar="X", help=f"0 never..100 eager.  [default: {EncodeConfig.scenecut:g}]")
@@ -121,16 +139,19 @@ def encode(
 ) -> None:
     """Encode INPUT (a file, a folder of images, a pattern such as f_%03d.png, - for standard input) as OUTPUT.pgs.
 
-    An OUTPUT of - streams to standard output.
+    An OUTPUT of - streams to standard output.  Strategy monolithic writes a stream of one layer for every level,
+    OUTPUT.1.pgs and so on, and OUTPUT.pgs as the last of them.
     """
     source_name, target = _two_names(names, input, output)
-    refuse_collisions(source_name, output=target, json=json_name)
     given = {name: value for name, value in settings.items() if value is not None}
     if no_scenecut:
         for name in {"scenecut", "min_keyint"} & set(given):
             raise ConfigError(f"--{name.replace('_', '-')} does not go with --no-scenecut")
         given["scenecut"] = 0.0
     config = EncodeConfig(**given)
+    targets = _targets(target, config)
+    others = {f"output of level {level}": name for level, name in enumerate(targets, start=1) if name != target}
+    refuse_collisions(source_name, output=target, json=json_name, **others)
     if target == "-" and sys.stdout.isatty():
         raise ConfigError("refusing to write a stream to a terminal; use a file or a pipe")
 
@@ -138,7 +159,8 @@ def encode(
         console = stack.enter_context(Console(NAME, progress=progress, quiet=quiet, verbose=verbose))
         from pgsvc_codec.media.output import AtomicFile
 
-        sink = stack.enter_context(AtomicFile(target, overwrite=overwrite))
+        sinks = [stack.enter_context(AtomicFile(name, overwrite=overwrite)) for name in targets]
+        copy = None if target in targets else stack.enter_context(AtomicFile(target, overwrite=overwrite))
         report_sink = stack.enter_context(AtomicFile(json_name, overwrite=overwrite)) if json_name else None
         from pgsvc_codec.media.source import open_source
 
@@ -157,7 +179,7 @@ def encode(
         )
         _refuse_for_still(source, {**given, "fps": fps})
         _introduce(console, source, config)
-        from pgsvc_codec.encoder import encode as encode_source
+        from pgsvc_codec import encoder
 
         def follow(state: Progress) -> None:
             _warn_of(source, console)
@@ -171,19 +193,24 @@ def encode(
             )
 
         stack.enter_context(console.note_compilation())
+        streams = [cast(BinaryIO, sink) for sink in sinks]
         # Segments wait beside the output: a system's temporary files may lie in memory.
-        report = encode_source(
-            source,
-            cast(BinaryIO, sink),
-            config,
-            progress=follow,
-            seekable=sink.seekable(),
-            spool_dir=sink.folder,
-        )
+        spool_dir = sinks[0].folder
+        if len(sinks) > 1 or copy:
+            reports = encoder.encode_monolithic(source, streams, config, progress=follow, spool_dir=spool_dir)
+        else:
+            seekable = sinks[0].seekable()
+            reports = [
+                encoder.encode(source, streams[0], config, progress=follow, seekable=seekable, spool_dir=spool_dir)
+            ]
         _warn_of(source, console)
-        sink.commit()
-        document = _document(target, source, report, console.warnings)
-        console.note(_summary(document, report))
+        for sink in sinks:
+            sink.commit()
+        if copy:
+            copy.write(Path(targets[-1]).read_bytes())
+            copy.commit()
+        document = _document(targets, source, reports, console.warnings)
+        console.note(_summary(document, reports[-1]))
         if report_sink is not None:
             report_sink.write(json.dumps(document, indent=2).encode() + b"\n")
 
@@ -197,6 +224,16 @@ def _two_names(names: tuple[str, ...], input: str | None, output: str | None) ->
         raise click.UsageError(f"got one argument too many: {names[len(wanted)]}")
     rest = dict(zip(wanted, names, strict=True))
     return input or rest["INPUT"], output or rest["OUTPUT"]
+
+
+def _targets(target: str, config: EncodeConfig) -> list[str]:
+    """The files that streams go to: one, or one per level."""
+    if config.strategy != "monolithic" or config.layers == 1:
+        return [target]
+    if target == "-":
+        raise ConfigError("-: strategy monolithic writes a file per level, allowed the name of a file")
+    path = Path(target)
+    return [str(path.with_suffix(f".{level}{path.suffix}")) for level in range(1, config.layers + 1)]
 
 
 def _refuse_for_still(source: Source, given: dict[str, Any]) -> None:
@@ -221,13 +258,15 @@ def _introduce(console: Console, source: Source, config: EncodeConfig) -> None:
     if source.assumed:
         console.note(f"assumed  {', '.join(source.assumed)}")
     fit = f"{plan.splats} splats in {config.layers} layers, {plan.iterations_intra} iterations"
+    if plan.scalability == "resolution":
+        fit += f", levels of {' '.join(f'{across}x{down}' for across, down in plan.level_sizes)}"
     if not source.still:
         fit += f" ({plan.iterations_inter} for P-frames), GOPs of {plan.keyint} frames at most"
-    preset = "" if config.iterations else f"preset {config.preset}, "
+    preset = "" if config.iterations and plan.method != "paper" else f"preset {config.preset}, "
     console.note(f"fit      {preset}{fit}")
     console.detail(
-        f"plan     shares {','.join(f'{share:g}' for share in plan.layer_shares)}, levels trained: "
-        f"{plan.level_schedule}, scene cut {plan.scenecut:g} with at least {plan.min_keyint} frames between, "
+        f"plan     splats of the layers {','.join(map(str, plan.layer_splats))}, strategy {plan.strategy}, levels "
+        f"trained: {plan.level_schedule}, scene cut {plan.scenecut:g} with at least {plan.min_keyint} frames between, "
         f"{plan.progression} order, seed {plan.seed}"
     )
 
@@ -237,43 +276,45 @@ def _look(info: VideoInfo) -> str:
     return f"{info.width}x{info.height} {info.pix_fmt}{matrix}, {info.range.value} range"
 
 
-def _document(target: str, source: Source, report: EncodeReport, warnings: list[str]) -> dict[str, Any]:
-    """The report of an encode; byte counts are those of the file, where there is one to be read again."""
-    described = describe_file(target) if Path(target).is_file() else None
-    info = source.info
-    sizes = [level["bytes"] for level in described["levels"]] if described else None
+def _document(targets: list[str], source: Source, reports: list[EncodeReport], warnings: list[str]) -> dict[str, Any]:
+    """The report of an encode; byte counts are those of the files, where there are any to be read again."""
+    described = [describe_file(target) if Path(target).is_file() else None for target in targets]
+    levels = [
+        (report, level, read["levels"][level]["bytes"] if read else report.levels[level].size_bytes)
+        for read, report in zip(described, reports, strict=True)
+        for level in range(len(report.levels))
+    ]
+    info, last = source.info, reports[-1]
     return {
         "tool": NAME,
         "version": __version__,
         "command": shlex.join([NAME, *sys.argv[1:]]),
-        "input": {**video_document(info, report.frames), "assumed": source.assumed},
+        "input": {**video_document(info, last.frames), "assumed": source.assumed},
         "levels": [
-            _level(info, report, index, sizes[index] if sizes else level.size_bytes)
-            for index, level in enumerate(report.levels)
+            {"layers": number, **_level(info, report, report.levels[level], size_bytes)}
+            for number, (report, level, size_bytes) in enumerate(levels, start=1)
         ],
-        "gops": described["gops"] if described else None,
+        "gops": described[-1]["gops"] if described[-1] else None,
         "time": {
-            "wall_s": round(report.seconds, 3),
-            "per_frame_s": round(report.seconds / report.frames, 3),
-            "device": report.device,
+            "wall_s": round(last.seconds, 3),
+            "per_frame_s": round(last.seconds / last.frames, 3),
+            "device": last.device,
         },
         "warnings": warnings,
     }
 
 
-def _level(info: VideoInfo, report: EncodeReport, index: int, size_bytes: int) -> dict[str, Any]:
+def _level(info: VideoInfo, report: EncodeReport, level: LevelReport, size_bytes: int) -> dict[str, Any]:
     """One level of the report; its PSNR is also under the name that says over which planes it is taken."""
-    level = report.levels[index]
     names = {Chroma.GRAY: "y", Chroma.RGB: "rgb"}.get(info.chroma, "yuv")
     planes = zip(names, level.psnr_planes, strict=True)
     return {
-        "layers": level.layers,
         "bytes": size_bytes,
         "kbps": round(size_bytes * 8 / 1000 * float(info.rate) / report.frames, 3),
-        "bpp": round(size_bytes * 8 / (info.width * info.height * report.frames), 6),
+        "bpp": round(size_bytes * 8 / (level.width * level.height * report.frames), 6),
         "splats": round(level.splats / report.frames),
-        "width": info.width,
-        "height": info.height,
+        "width": level.width,
+        "height": level.height,
         "psnr": finite(level.psnr),
         f"psnr_{names}": finite(level.psnr),
         **{f"psnr_{name}": finite(value) for name, value in planes},
@@ -282,10 +323,15 @@ def _level(info: VideoInfo, report: EncodeReport, index: int, size_bytes: int) -
 
 def _summary(document: dict[str, Any], report: EncodeReport) -> str:
     """A table of the levels and a line with the time."""
-    rows = [["level", "splats", "bytes", "kb/s", "bpp", "PSNR dB"]]
+    rows = [["level", "size", "splats", "bytes", "kb/s", "bpp", "PSNR dB"]]
     for level in document["levels"]:
         psnr = "-" if level["psnr"] is None else f"{level['psnr']:.2f}"
-        numbers = [str(level[key]) for key in ("layers", "splats", "bytes")]
+        numbers = [
+            str(level["layers"]),
+            f"{level['width']}x{level['height']}",
+            str(level["splats"]),
+            str(level["bytes"]),
+        ]
         rows.append([*numbers, f"{level['kbps']:.1f}", f"{level['bpp']:.4f}", psnr])
     plural = "" if report.frames == 1 else "s"
     size = format_size(document["levels"][-1]["bytes"])

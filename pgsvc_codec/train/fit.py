@@ -24,7 +24,6 @@ from pgsvc_codec.train.descent import Observer
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.train.schedule import LevelWeights, all_levels, cyclic, full_level, uniform
 from pgsvc_codec.train.stack import FloatFit, FrameFit, Method, Reference, Stack
-from pgsvc_codec.train.start import layer_ends
 
 METHODS: dict[str, Method] = {"natural": natural, "paper": paper}
 _LEVEL_SCHEDULES: dict[str, Callable[[int, int], LevelWeights]] = {"all": all_levels, "cyclic": cyclic}
@@ -113,14 +112,14 @@ def _fit_stacks(
     strategy = STRATEGIES[plan.strategy]
     schedule = strategy.schedule or _LEVEL_SCHEDULES[plan.level_schedule]
     num_layers = objective.num_levels
-    if sizes is None:
-        sizes = np.diff([0, *layer_ends(plan.splats, plan.layer_shares)]).tolist()
+    sizes = sizes or plan.layer_splats
     if not strategy.layerwise:
         weights = schedule(num_layers, plan.seed)
         return [fit(Stack(objective, 0, sizes, weights, iterations, rng, strategy.ranked, observe), background)]
     fits: list[_Fit] = []
     nothing = np.zeros_like(background)
     below = Splats.empty(objective.channels)
+    iterations = max(iterations, num_layers)  # no fit gets along without any
     for layer, size in enumerate(sizes):
         share = iterations * (layer + 1) // num_layers - iterations * layer // num_layers
         rest = objective.alone(layer, below, background if layer else nothing)

@@ -82,6 +82,10 @@ class LevelSizes:
         objective = Objective((self._info.width, self._info.height), targets, self._rasterizer)
         return SourceFrame(objective, references)
 
+    def references(self, frame: Frame) -> list[Frame]:
+        """What each level of a frame is measured against."""
+        return self.read(frame).references
+
     def paint(self, layers: Sequence[Splats], background: NDArray[np.float32]) -> list[Frame]:
         """What a decoder shows, level by level."""
         return [picture for size in self._sizes for picture in size.paint(layers, background)]

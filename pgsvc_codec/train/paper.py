@@ -176,7 +176,7 @@ class _Fit:
         self._spent += iterations
 
     def tune(self, grids: Sequence[LayerGrid]) -> list[Splats]:
-        """Bring the splats onto `grids`, which learn with them, in the iterations that are left; [layers] decoded."""
+        """Bring the splats onto `grids`, which learn with them, in the iterations set aside for it; [layers] decoded."""
         model = self.model
         model.fold_weights()
         parts = []
@@ -184,7 +184,7 @@ class _Fit:
             parts += coded_parts(grid, layer, start)
         shown = QuantizedModel(model, parts)
         self._optimizer.add(shown.learned)
-        self._descent(shown).run(self.stack.iterations - self._spent)
+        self._descent(shown).run(self.stack.iterations - _free_iterations(self.stack))
         for part in parts:
             part.store()
         return split(snap(model.splats(), grids, model.ends), model.ends)

@@ -17,15 +17,6 @@ _MIN_LENGTH = 0.5  # pixels
 _COLOR_SHARE = 0.1  # of the picture's colour that a splat starts with: a splat of no colour has no gradient
 
 
-def layer_ends(num_splats: int, shares: Sequence[float]) -> list[int]:
-    """Cumulative layer sizes, at least one splat per layer, the last equal to `num_splats`."""
-    cumulative = np.cumsum(np.asarray(shares, np.float64))
-    ends = np.rint(num_splats * cumulative / cumulative[-1]).astype(int)
-    lowest = np.arange(1, len(ends) + 1)
-    highest = num_splats - np.arange(len(ends) - 1, -1, -1)
-    return [int(end) for end in np.clip(ends, lowest, highest)]
-
-
 def mean_background(picture: UnitFrame) -> NDArray[np.float32]:
     """[C] mean of each plane, on the 8-bit grid that the stream has for it."""
     return np.array([np.rint(plane.mean(dtype=np.float64) * 255) / 255 for plane in picture], np.float32)
