@@ -8,6 +8,8 @@ the predecessor helps far less than it has helped so far, the frame is a key fra
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -23,10 +25,10 @@ _NOISE = 1.0 / 255  # mean residual below which nothing has happened, however fl
 _PROBE_SPLATS = 5000  # of the small fits (GSVC)
 _PROBE_ITERATIONS = 500
 _MOST_HISTORY = 64  # frames that an outlier is judged against
-_LEAST_HISTORY = 2  # frames before which every helpless prediction is an outlier
-_LEAST_SPREAD = 0.05  # of the normalised difference: where nothing ever changes, noise is no outlier
+_LEAST_SPREAD = 0.1  # of the jumps: where nothing ever changes, noise is no outlier
 _OUTLIER = 3.0  # spreads beyond the median, at the default threshold
 _DEFAULT_THRESHOLD = 40.0
+_TINY = 1e-12  # below any loss that matters: a perfect fit has a logarithm
 
 KeyframeRule = Callable[[Objective, Motion | None, int], bool]
 """Told of every frame in turn: its objective, motion from the frame before, frames of the GOP so far."""
@@ -73,9 +75,10 @@ def is_foreign(motion: Motion) -> bool:
 class DynamicKeyframes:
     """The paper's rule: outliers of the normalised difference of two small fits' losses.
 
-    A frame's difference is (loss from the predecessor - loss from scratch) / loss from scratch; it is an outlier
-    where it exceeds the median of the frames before by several robust spreads (1.4826 median absolute deviations).
-    The fits are single layers of the full level.
+    A frame's difference is log(loss from the predecessor / loss from scratch).  It falls while the chain of small
+    fits goes on in one scene and jumps where the scene changes; a jump is an outlier where it exceeds the median of
+    those before by several robust spreads (1.4826 median absolute deviations).  The fits are single layers of the
+    full level.
     """
 
     def __init__(self, plan: EncodePlan) -> None:
@@ -85,30 +88,30 @@ class DynamicKeyframes:
         self._seed = plan.seed
         self._tolerance = _OUTLIER * _DEFAULT_THRESHOLD / plan.scenecut
         self._frames = 0
-        self._previous: Splats | None = None
-        self._differences: list[float] = []
+        self._chain: Splats | None = None  # the small fit of the frame before
+        self._difference: float | None = None  # of the frame before
+        self._jumps: deque[float] = deque(maxlen=_MOST_HISTORY)
 
     def __call__(self, objective: Objective, motion: Motion | None, gop_frames: int) -> bool:
         """See `KeyframeRule`."""
         rng = np.random.default_rng([self._seed, self._frames])
         self._frames += 1
         scratch, scratch_loss = paper.probe(objective, self._splats, self._iterations, rng)
-        if self._previous is None:
-            self._previous = scratch
+        if self._chain is None:
+            self._chain = scratch
             return False
-        moved, moved_loss = paper.probe(objective, self._splats, self._iterations, rng, start=self._previous)
-        difference = (moved_loss - scratch_loss) / max(scratch_loss, np.finfo(np.float64).tiny)
-        outlier = difference > self._limit()
-        self._previous = scratch if outlier else moved
-        if outlier:
+        self._chain, chain_loss = paper.probe(objective, self._splats, self._iterations, rng, start=self._chain)
+        before, self._difference = self._difference, math.log(max(chain_loss, _TINY) / max(scratch_loss, _TINY))
+        jump = self._difference - (before or 0.0)
+        if jump > self._limit():
             return gop_frames >= self._min_keyint
-        self._differences = [*self._differences, difference][-_MOST_HISTORY:]
+        self._jumps.append(jump)
         return False
 
     def _limit(self) -> float:
-        """The largest difference that is not an outlier."""
-        if len(self._differences) < _LEAST_HISTORY:
+        """The largest jump that is not an outlier."""
+        if not self._jumps:
             return 0.0
-        median = float(np.median(self._differences))
-        spread = 1.4826 * float(np.median(np.abs(np.array(self._differences) - median)))
-        return median + self._tolerance * max(spread, _LEAST_SPREAD)
+        median = float(np.median(self._jumps))
+        spread = 1.4826 * float(np.median(np.abs(np.array(self._jumps) - median)))
+        return max(median, 0.0) + self._tolerance * max(spread, _LEAST_SPREAD)

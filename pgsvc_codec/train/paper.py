@@ -176,7 +176,7 @@ class _Fit:
         self._spent += iterations
 
     def tune(self, grids: Sequence[LayerGrid]) -> list[Splats]:
-        """Bring the splats onto `grids`, which learn with them, in the iterations set aside for it; [layers] decoded."""
+        """Bring the splats onto `grids`, which learn with them, in the iterations kept for it; [layers] decoded."""
         model = self.model
         model.fold_weights()
         parts = []

@@ -17,6 +17,7 @@ from clips import CLIP_FRAMES, STREAM_OPTIONS, Encoded, Outcome, clip_frame, com
 from pgsvc_codec.cli.common import execute
 from pgsvc_codec.cli.decode import decode
 from pgsvc_codec.cli.encode import encode
+from pgsvc_codec.cli.metrics import metrics
 from pgsvc_codec.picture import Frame
 
 
@@ -29,8 +30,8 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(scope="session")
 def here() -> Callable[..., Outcome]:
-    """A function that runs "encode" or "decode" in this process: quick, and as good where no process matters."""
-    commands = {"encode": encode, "decode": decode}
+    """A function that runs a command in this process: quick, and as good where no process matters."""
+    commands = {"encode": encode, "decode": decode, "metrics": metrics}
 
     def run(name: str, *arguments: object, stdin: bytes = b"", on_terminal: bool = False) -> Outcome:
         out, err = io.TextIOWrapper(io.BytesIO()), Terminal() if on_terminal else io.StringIO()

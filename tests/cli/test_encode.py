@@ -54,12 +54,12 @@ def test_what_it_says(clip: Path, here: Run, folder: Path) -> None:
         "assumed  matrix bt601",
         "fit      preset ultrafast, 60 splats in 3 layers, 60 iterations (18 for P-frames), GOPs of 25 frames at most",
     ]
-    assert done.lines[3].split() == ["level", "splats", "bytes", "kb/s", "bpp", "PSNR", "dB"]
-    assert [line.split()[:2] for line in done.lines[4:7]] == [["1", "20"], ["2", "40"], ["3", "60"]]
+    assert done.lines[3].split() == ["level", "size", "splats", "bytes", "kb/s", "bpp", "PSNR", "dB"]
+    assert [line.split()[:3] for line in done.lines[4:7]] == [[str(k), "64x48", str(20 * k)] for k in (1, 2, 3)]
     assert re.fullmatch(r"encoded 2 frames in [0-9.]+ s \([0-9.]+ fps\) on cpu, [0-9.]+ k?B", done.lines[7])
     assert here("encode", clip, "o.pgs", *QUICK, "-f", 1, "-y", "-q") == Outcome(0, b"", "")
     done = here("encode", clip, "o.pgs", *QUICK, "-f", 1, "-y", "-v", "--layer-split", "2,1,1.5")
-    assert done.lines[3].startswith("plan     shares 2,1,1.5, levels trained: all, scene cut 40 ")
+    assert done.lines[3].startswith("plan     splats of the layers 27,13,20, strategy joint, levels trained: all, scene")
 
 
 def test_the_report_is_that_of_the_file(stream: Encoded) -> None:
@@ -92,6 +92,50 @@ def test_the_report_on_standard_output(clip: Path, here: Run, folder: Path) -> N
     assert report["levels"][-1]["bytes"] == (folder / "o.pgs").stat().st_size
 
 
+@pytest.mark.parametrize("strategy", ["joint-random", "sequential", "pruning"])
+def test_strategies_give_streams(strategy: str, clip: Path, here: Run, folder: Path) -> None:
+    done = here("encode", clip, "o.pgs", *QUICK, "-f", 3, "--strategy", strategy, "--json", "-", "-v")
+    assert f"strategy {strategy}," in done.err
+    stated = [level["psnr"] for level in json.loads(done.out)["levels"]]
+    measured = json.loads(here("metrics", clip, "o.pgs", "-f", 3, "--metrics", "psnr", "--json").out)
+    assert stated == pytest.approx([level["psnr"] for level in measured["levels"]], abs=1e-3)
+
+
+def test_monolithic_is_a_stream_for_every_level(clip: Path, here: Run, folder: Path) -> None:
+    options = [*QUICK, "-f", 2, "--scalability", "resolution"]
+    report = json.loads(here("encode", clip, "o.pgs", *options, "--strategy", "monolithic", "--json", "-").out)
+    assert names_in(folder) == ["o.1.pgs", "o.2.pgs", "o.3.pgs", "o.pgs"]
+    assert Path("o.3.pgs").read_bytes() == Path("o.pgs").read_bytes()
+    sizes = [(level["width"], level["height"], level["splats"]) for level in report["levels"]]
+    assert sizes == [(36, 28, 20), (52, 40, 40), (64, 48, 60)]
+    for level, (width, height, splats) in enumerate(sizes, start=1):
+        described = describe_file(f"o.{level}.pgs")
+        only = described["levels"]
+        assert [(entry["width"], entry["height"], entry["splats"]) for entry in only] == [(width, height, splats)]
+        assert only[0]["bytes"] == report["levels"][level - 1]["bytes"]
+    alone = here("encode", clip, "alone.pgs", *QUICK, "-f", 2, "-L", 1)
+    assert alone.code == 0
+    assert Path("alone.pgs").read_bytes() == Path("o.pgs").read_bytes(), "the top level is the whole of one layer"
+
+
+def test_levels_of_several_sizes(clip: Path, here: Run, folder: Path) -> None:
+    options = ["--scalability", "resolution", "--layer-res", "16x12,32x24,64x48"]
+    done = here("encode", clip, "o.pgs", *QUICK, "-f", 2, *options, "--json", "-")
+    assert "levels of 16x12 32x24 64x48" in done.err
+    levels = json.loads(done.out)["levels"]
+    assert [(level["width"], level["height"]) for level in levels] == [(16, 12), (32, 24), (64, 48)]
+    assert levels[0]["bpp"] == pytest.approx(levels[0]["bytes"] * 8 / (16 * 12 * 2), abs=1e-6)
+    with Decoder("o.pgs") as decoder:
+        assert [frame.planes[0].shape for frame in decoder.frames(layers=2)] == [(24, 32)] * 2
+
+
+def test_the_papers_preset(clip: Path, here: Run, folder: Path) -> None:
+    done = here("encode", clip, "o.pgs", *QUICK, "-f", 2, "--preset", "paper", "-v")
+    assert "fit      preset paper, 60 splats in 3 layers, 60 iterations" in done.err
+    assert "levels trained: cyclic" in done.err
+    assert here("decode", "o.pgs", "-o", "o.y4m").code == 0
+
+
 def test_progress_for_scripts(clip: Path, here: Run, folder: Path) -> None:
     done = here("encode", clip, "o.pgs", *QUICK, "-f", 3, "-q", "--progress", "json")
     events = [json.loads(line) for line in done.lines]
@@ -104,7 +148,7 @@ def test_progress_on_a_terminal(clip: Path, here: Run, folder: Path) -> None:
     shown = here("encode", clip, "o.pgs", *QUICK, "-f", 2, on_terminal=True).err
     line = r"\r\[50.0%\] 1/2 frames  [0-9.]+ fps  [0-9.]+ kb/s  est [0-9.]+ k?B  PSNR [0-9.]+  eta 0:00:[0-9]{2}"
     assert re.search(line, shown)
-    assert "\r\rlevel  splats" in re.sub(" {20,}", "", shown)  # the line has gone before the summary comes
+    assert "\r\rlevel   size  splats" in re.sub(" {20,}", "", shown)  # the line has gone before the summary comes
     assert "\r" not in here("encode", clip, "o.pgs", *QUICK, "-f", 2, "-y").err
 
 
@@ -175,6 +219,21 @@ def test_what_options_say_of_the_input(clip: Path, here: Run, folder: Path) -> N
         (["{}", "o.pgs", "-L", "9"], 2, "layers: got 9, allowed 1..8"),
         (["{}", "o.pgs", "-L", "2", "--layer-split", "1,1,1"], 2, "layer split: got 3 shares, allowed 2"),
         (["{}", "o.pgs", "--layer-split", "a"], 2, "got 'a', allowed numbers such as 1,1,2.5"),
+        (["{}", "o.pgs", "--layer-res", "9x9"], 2, "level sizes: got some, allowed scalability resolution"),
+        (["{}", "o.pgs", "--scalability", "resolution", "--layer-res", "9x9,64x48"], 2, "level sizes: got 2, allowed 3"),
+        (
+            ["{}", "o.pgs", "--scalability", "resolution", "--layer-res", "9x9,8x9,64x48"],
+            2,
+            "size of level 1: got 9x9, allowed 1x1..8x9",
+        ),
+        (
+            ["{}", "o.pgs", "--scalability", "resolution", "--layer-res", "9x9,9x9,60x48"],
+            2,
+            "size of level 3: got 60x48, allowed 64x48",
+        ),
+        (["{}", "o.pgs", "--scalability", "resolution", "--layer-res", "9x9,9"], 2, "got '9', allowed WxH"),
+        (["{}", "o.pgs", "--strategy", "sequential", "--level-schedule", "all"], 2, "allowed strategy joint"),
+        (["{}", "-", "--strategy", "monolithic"], 2, "allowed the name of a file"),
         (["{}", "o.pgs", "-n", "12m"], 2, "got '12m', allowed a number such as 12000 or 12k"),
         (["{}", "o.pgs", "-n", "2"], 2, "splats: got 2, allowed 3..1048576"),
         (["{}", "o.pgs", "--fps", "1/0"], 2, "got '1/0', allowed N or N/D"),
