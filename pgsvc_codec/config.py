@@ -51,11 +51,11 @@ def _require(fits: bool, name: str, got: object, allowed: str) -> None:
 def layer_ends(num_splats: int, shares: Sequence[float]) -> tuple[int, ...]:
     """Cumulative layer sizes, at least one splat per layer, the last equal to `num_splats`."""
     cumulative = list(accumulate(shares))
-    count = len(cumulative)
-    return tuple(
-        min(max(round(num_splats * share / cumulative[-1]), index + 1), num_splats - (count - 1 - index))
-        for index, share in enumerate(cumulative)
-    )
+    ends: list[int] = []
+    for behind, share in zip(range(len(cumulative) - 1, -1, -1), cumulative, strict=True):
+        least = ends[-1] + 1 if ends else 1
+        ends.append(min(max(round(num_splats * share / cumulative[-1]), least), num_splats - behind))
+    return tuple(ends)
 
 
 def _even(side: float, most: int) -> int:

@@ -1,4 +1,4 @@
-"""Where a fit begins: sizes of layers, and splats that cover the picture."""
+"""Where a fit begins: a background, and splats that cover the picture."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ import numpy as np
 from scenes import SIZE, growing_objective, objective_of, scene
 
 from pgsvc_codec.train.grid import split
-from pgsvc_codec.train.start import layer_ends, mean_background, start_splats
-
-
-def test_layer_ends():
-    assert layer_ends(9, (1, 1, 1)) == [3, 6, 9]
-    assert layer_ends(10, (1, 1, 2)) == [2, 5, 10]
-    assert layer_ends(3, (1000, 1, 1)) == [1, 2, 3], "no layer is empty"
-    assert layer_ends(7, (2,)) == [7]
+from pgsvc_codec.train.start import mean_background, start_splats
 
 
 def test_a_background_is_the_mean_in_code_values():
