@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results_file import ROOT, ResultsFile
+from material import DATA
+from results_file import ResultsFile
 
 from pgsvc_codec.decoder import Decoder
 from pgsvc_codec.media.source import open_source
 from pgsvc_codec.metrics.psnr import PsnrMeter
 from pgsvc_codec.video import Chroma
 
-DATA = Path(os.environ.get("PGSVC_DATA", ROOT / ".." / "shared" / "data"))
 ENCODE = Path(sysconfig.get_path("scripts")) / "pgsvc-encode"
 
 

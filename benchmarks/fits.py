@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -19,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from progress import Ticker
+from results_file import WORK
 
 from pgsvc_codec.config import EncodeConfig, EncodePlan
 from pgsvc_codec.media.source import open_source
@@ -27,30 +27,14 @@ from pgsvc_codec.metrics.structural import StructuralMeter, smallest_side
 from pgsvc_codec.picture import Frame
 from pgsvc_codec.render.backend import load
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.descent import Iteration, Observer
+from pgsvc_codec.train.descent import Iteration
 from pgsvc_codec.train.fit import fit_float
 from pgsvc_codec.train.levels import LevelSizes
+from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.train.stack import FloatFit
 from pgsvc_codec.video import Chroma, VideoInfo
 
-HERE = Path(__file__).parent
-DATA = Path(os.environ.get("PGSVC_DATA", HERE.parent / ".." / "shared" / "data"))
-WORK = HERE / "work"  # kept between runs, not part of the project
-KODAK = DATA / "kodak"
-PICTURES = (".png", ".jpg", ".jpeg", ".ppm", ".tif", ".tiff", ".webp")
-
-
-def pictures(folders: Sequence[Path]) -> list[Path]:
-    """All pictures in folders, or the files themselves; says so where there are none."""
-    found = [
-        path
-        for folder in folders
-        for path in (sorted(folder.iterdir()) if folder.is_dir() else [folder])
-        if path.suffix.lower() in PICTURES and path.is_file()
-    ]
-    if not found:
-        print(f"skipped: no pictures in {', '.join(map(str, folders))}", file=sys.stderr)
-    return found
+LayerObserver = Callable[[int, Iteration], None]  # told the layer that a layer-wise strategy has come to
 
 
 class Picture(NamedTuple):
@@ -78,7 +62,7 @@ class LevelFit:
     iterations: int  # that were spent, over all layers
 
     def psnr(self, info: VideoInfo) -> list[float]:
-        """Per level, dB: over all samples of RGB, 6:1:1 of Y\u2032CbCr."""
+        """Per level, dB: over all samples of RGB, 6:1:1 of Y′CbCr."""
         meters = [PsnrMeter(info.max_code, is_rgb=info.chroma is Chroma.RGB) for _ in self.pictures]
         return self._measured(meters)
 
@@ -100,8 +84,12 @@ class LevelFit:
         ]
 
 
-def fit_levels(picture: Picture, config: EncodeConfig, observe: Observer | None = None) -> LevelFit:
-    """Fit all levels, unquantised, or take them from an earlier run; `monolithic` is a fit per level."""
+def fit_levels(picture: Picture, config: EncodeConfig, observe: LayerObserver | None = None) -> LevelFit:
+    """Fit all levels, unquantised, or take them from an earlier run; `monolithic` is a fit per level.
+
+    Args:
+        observe: told of every iteration; then nothing is taken from an earlier run.
+    """
     if config.strategy != "monolithic":
         return _fit(picture, config, observe)
     plan = config.resolve(picture.info.width, picture.info.height, picture.info.rate, still=True)
@@ -120,7 +108,18 @@ def fit_levels(picture: Picture, config: EncodeConfig, observe: Observer | None 
     )
 
 
-def _fit(picture: Picture, config: EncodeConfig, observe: Observer | None) -> LevelFit:
+class _Staged(Objective):
+    """An objective that knows which of its layers a layer-wise strategy has come to."""
+
+    layer = 0
+
+    def alone(self, level: int, below: Splats, background: NDArray[np.float32]) -> Objective:
+        """What such a strategy asks for when it begins with a layer."""
+        self.layer = level
+        return super().alone(level, below, background)
+
+
+def _fit(picture: Picture, config: EncodeConfig, observe: LayerObserver | None) -> LevelFit:
     info = picture.info
     plan = config.resolve(info.width, info.height, info.rate, still=True)
     levels = LevelSizes(info, plan.level_sizes, load("cpu"))
@@ -130,15 +129,18 @@ def _fit(picture: Picture, config: EncodeConfig, observe: Observer | None) -> Le
         fit, seconds, iterations = _load(path)
     else:
         spent = 0
+        staged = _Staged((info.width, info.height), objective.targets, objective.rasterizer)
+        ticker = Ticker(f"{picture.name}, {plan.splats} splats, {plan.strategy}", plan.iterations_intra)
 
         def count(iteration: Iteration) -> None:
             nonlocal spent
             spent += 1
+            ticker.tick(spent, f"loss {iteration.loss:.4g}")
             if observe is not None:
-                observe(iteration)
+                observe(staged.layer, iteration)
 
         started = time.monotonic()
-        fit = fit_float(objective, plan, np.random.default_rng([plan.seed, 0]), count)
+        fit = fit_float(staged, plan, np.random.default_rng([plan.seed, 0]), count)
         seconds, iterations = time.monotonic() - started, spent
         _save(path, fit, seconds, iterations)
     ends = [int(end) for end in accumulate(len(layer) for layer in fit.layers)]
@@ -166,7 +168,7 @@ def _save(path: Path, fit: FloatFit, seconds: float, iterations: int) -> None:
 
 def _load(path: Path) -> tuple[FloatFit, float, int]:
     with np.load(path) as arrays:
-        layers = []
+        layers: list[Splats] = []
         while f"means{len(layers)}" in arrays:
             layers.append(Splats(*(arrays[f"{name}{len(layers)}"] for name in ("means", "cholesky", "colors"))))
         seconds, iterations = arrays["spent"]

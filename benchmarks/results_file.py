@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
+FOLDER = Path(os.environ.get("PGSVC_BENCHMARKS", Path(__file__).parent))  # what benchmarks write lies here
+RESULTS = FOLDER / "results"
+WORK = FOLDER / "work"  # kept between runs, not part of the project
 
 
 def _commit() -> str:
@@ -36,6 +38,12 @@ def _machine() -> str:
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
+def _command() -> str:
+    """As it was given; paths from the root of the project, so that results do not tell where it lies."""
+    given = [os.path.relpath(word, ROOT) if os.path.isabs(word) else word for word in sys.argv[1:]]
+    return " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *given])
+
+
 class ResultsFile:
     """Writes one results file, row by row, so that an interrupted run keeps what it had.
 
@@ -44,25 +52,25 @@ class ResultsFile:
         columns: names of the measured values.
         keys: those of the columns that name a measurement.  With keys, rows of earlier runs stay, and `has` knows
             them; without, the file is begun anew.
+        is_shown: whether rows are printed as they come.
 
     Raises:
         SystemExit: the file that is there has other columns.
     """
 
-    def __init__(self, name: str, columns: list[str], keys: Sequence[str] = ()) -> None:
-        RESULTS.mkdir(exist_ok=True)
+    def __init__(self, name: str, columns: list[str], keys: Sequence[str] = (), *, is_shown: bool = True) -> None:
+        RESULTS.mkdir(parents=True, exist_ok=True)
         self.path = RESULTS / f"{name}.tsv"
         self._columns = columns
         self._keys = list(keys)
-        self._tail = {
-            "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
-            "commit": _commit(),
-            "machine": _machine(),
-        }
+        self._is_shown = is_shown
+        self._tail = {"command": _command(), "commit": _commit(), "machine": _machine()}
         header = [*columns, *self._tail]
         self.rows = read_rows(self.path) if keys and self.path.exists() else []
         if self.rows and list(self.rows[0]) != header:
             raise SystemExit(f"{self.path}: got columns {', '.join(self.rows[0])}, allowed {', '.join(header)}")
+        if self.rows:
+            _drop_cut_line(self.path)
         self._file = self.path.open("a" if self.rows else "w", encoding="utf-8")
         if not self.rows:
             self._write(header)
@@ -75,15 +83,20 @@ class ResultsFile:
 
     def has(self, **keys: Any) -> bool:
         """Whether a row with these keys is there."""
-        wanted = {key: _cell(keys[key]) for key in self._keys}
-        return any(all(row[key] == value for key, value in wanted.items()) for row in self.rows)
+        return bool(self.matching(**{key: keys[key] for key in self._keys}))
+
+    def matching(self, **values: Any) -> list[dict[str, str]]:
+        """The rows with these values, in the order in which they came."""
+        wanted = {key: _cell(value) for key, value in values.items()}
+        return [row for row in self.rows if all(row[key] == value for key, value in wanted.items())]
 
     def add(self, **values: Any) -> None:
         """One row; floats to four significant places behind the point at most, None as an empty cell."""
         row = [_cell(values[column]) for column in self._columns]
         self.rows.append(dict(zip([*self._columns, *self._tail], [*row, *self._tail.values()], strict=True)))
         self._write([*row, *self._tail.values()])
-        print("  ".join(f"{column}={cell}" for column, cell in zip(self._columns, row, strict=True)), flush=True)
+        if self._is_shown:
+            print("  ".join(f"{column}={cell}" for column, cell in zip(self._columns, row, strict=True)), flush=True)
 
     def _write(self, cells: list[str]) -> None:
         self._file.write("\t".join(cells) + "\n")
@@ -92,10 +105,17 @@ class ResultsFile:
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a results file; a last line that was cut short is left out."""
-    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    header, *lines = path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
     names = header.split("\t")
     cells = [line.split("\t") for line in lines]
     return [dict(zip(names, row, strict=True)) for row in cells if len(row) == len(names)]
+
+
+def _drop_cut_line(path: Path) -> None:
+    """Shorten a file to its last end of line."""
+    whole = path.read_bytes().rpartition(b"\n")
+    with path.open("r+b") as file:
+        file.truncate(len(whole[0]) + len(whole[1]))
 
 
 def _cell(value: Any) -> str:

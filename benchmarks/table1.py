@@ -15,23 +15,18 @@ from collections import defaultdict
 from itertools import product
 from pathlib import Path
 
+import experiment
 import numpy as np
-from fits import KODAK, fit_levels, pictures, read_picture
-from results_file import RESULTS, ResultsFile
+import plots
+from experiment import LEVELS, per_level
+from fits import fit_levels, read_picture
+from material import KODAK, find
+from results_file import ResultsFile
 
-from pgsvc_codec.config import PRESETS, STRATEGIES, EncodeConfig
+from pgsvc_codec.config import STRATEGIES
 
-LAYERS = 3  # in equal parts
-KEYS = ["picture", "strategy", "splats", "preset", "iterations", "seed"]
-LEVELS = range(1, LAYERS + 1)
-COLUMNS = [
-    *KEYS,
-    *(f"psnr_{level}" for level in LEVELS),
-    *(f"ms_ssim_{level}" for level in LEVELS),
-    "lpips",
-    "iterations_spent",
-    "seconds",
-]
+KEYS = ["picture", *experiment.KEYS]
+COLUMNS = [*KEYS, *experiment.level_columns("psnr", "ms_ssim"), "lpips", "iterations_spent", "seconds"]
 PAPER = {  # Kodak, 24 pictures: PSNR, MS-SSIM, LPIPS
     ("joint", 5000): (28.5, 0.943, 0.271),
     ("joint", 7000): (29.4, 0.957, 0.223),
@@ -50,34 +45,18 @@ def measure(results: ResultsFile, options: argparse.Namespace) -> None:
 
         lpips = Lpips(options.lpips)
     settings = list(product(options.splats, options.strategy))
-    sources = pictures(options.folders)
-    iterations = options.iterations or PRESETS[options.preset]
+    sources = find(options.folders)
     for number, ((splats, strategy), path) in enumerate(product(settings, sources)):
-        keys = {
-            "picture": path.name,
-            "strategy": strategy,
-            "splats": splats,
-            "preset": options.preset,
-            "iterations": iterations,
-            "seed": options.seed,
-        }
+        keys = {"picture": path.name, **experiment.keys_of(options, strategy, splats)}
         if results.has(**keys):
             continue
         print(f"[{number + 1}/{len(settings) * len(sources)}]", end=" ", flush=True)
         picture = read_picture(path)
-        config = EncodeConfig(
-            layers=LAYERS,
-            splats=splats,
-            strategy=strategy,
-            preset=options.preset,
-            iterations=iterations,
-            seed=options.seed,
-        )
-        fit = fit_levels(picture, config)
+        fit = fit_levels(picture, experiment.config_of(keys))
         results.add(
             **keys,
-            **{f"psnr_{level}": value for level, value in zip(LEVELS, fit.psnr(picture.info), strict=True)},
-            **{f"ms_ssim_{level}": value for level, value in zip(LEVELS, fit.ms_ssim(picture.info), strict=True)},
+            **per_level("psnr", fit.psnr(picture.info)),
+            **per_level("ms_ssim", fit.ms_ssim(picture.info)),
             lpips=lpips.distance(fit.references[-1], fit.pictures[-1], picture.info) if lpips else None,
             iterations_spent=fit.iterations,
             seconds=fit.seconds,
@@ -102,11 +81,6 @@ def summary(rows: list[dict[str, str]]) -> list[dict[str, object]]:
 
 def report(rows: list[dict[str, str]]) -> None:
     """Print the averages and plot them."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     means = summary(rows)
     for mean in means:
         levels = " / ".join(f"{mean[f'psnr_{level}']:.2f}" for level in LEVELS)
@@ -115,8 +89,10 @@ def report(rows: list[dict[str, str]]) -> None:
             f"{mean['strategy']:>12} {mean['splats']:>6} splats, preset {mean['preset']}, {mean['iterations']} "
             f"iterations, {mean['pictures']} pictures: {levels} dB, {similarity}, {mean['seconds']:.0f} s"
         )
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, column, name, place in zip(axes, ("psnr_3", "ms_ssim_3"), ("PSNR, dB", "MS-SSIM"), (0, 1), strict=True):
+    figure, axes = plots.panels(1, 2)
+    for axis, column, name, place in zip(
+        axes[0], ("psnr_3", "ms_ssim_3"), ("PSNR, dB", "MS-SSIM"), (0, 1), strict=True
+    ):
         curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
         for mean in means:
             if column in mean:
@@ -128,20 +104,15 @@ def report(rows: list[dict[str, str]]) -> None:
             points = [(splats, values[place]) for (name_, splats), values in PAPER.items() if name_ == strategy]
             axis.plot(*zip(*points, strict=True), "k--" if strategy == "joint" else "k:", label=f"paper, {strategy}")
         axis.set(xlabel="splats", ylabel=name)
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize="small")
-    figure.savefig(RESULTS / "table1.png", dpi=100)
+    axes[0, 0].legend(fontsize="small")
+    plots.save(figure, "table1")
 
 
 def main() -> None:
     """Measure, then report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = experiment.parser_of(__doc__)
     parser.add_argument("folders", nargs="*", type=Path, default=[KODAK])
-    parser.add_argument("--splats", nargs="+", type=int, default=[5000, 7000, 9000])
-    parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=["joint", "sequential"])
-    parser.add_argument("--preset", choices=list(PRESETS), default="paper")
-    parser.add_argument("--iterations", type=int, help="over all layers; default: the preset's")
-    parser.add_argument("--seed", type=int, default=0)
+    experiment.add_options(parser, experiment.SPLATS, ("joint", "sequential"), STRATEGIES)
     parser.add_argument("--lpips", type=Path, metavar="WEIGHTS", help="of LPIPS, see lpips.py; default: no LPIPS")
     options = parser.parse_args()
     with ResultsFile("table1", COLUMNS, KEYS) as results:
@@ -150,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    experiment.run(main)

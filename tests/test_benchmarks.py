@@ -1,0 +1,505 @@
+"""The benchmarks: every command from end to end on small made material, and what they compute."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pgsvc_codec.config import EncodeConfig
+from pgsvc_codec.errors import InputError
+from pgsvc_codec.media.sinks import open_sink
+from pgsvc_codec.media.source import open_source
+from pgsvc_codec.train.descent import Iteration
+from pgsvc_codec.video import Chroma, Matrix, Range, VideoInfo
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("pytorch_msssim")
+pytest.importorskip("imageio_ffmpeg")
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SIDES = (176, 168)  # just enough for MS-SSIM
+PICTURE_INFO = VideoInfo(*SIDES, chroma=Chroma.RGB, matrix=Matrix.RGB, range=Range.FULL)
+CLIP_INFO = VideoInfo(*SIDES, Fraction(25))
+METADATA = ["command", "commit", "machine"]
+QUICK = ("--splats", "60", "--preset", "paper", "--iterations", "12")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the benchmarks write; their modules can be imported as their scripts do it."""
+    place = tmp_path_factory.mktemp("benchmarks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGSVC_BENCHMARKS", str(place))
+        patch.setenv("PGSVC_DATA", str(place / "none"))
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield place
+    for name in {path.stem for path in BENCHMARKS.glob("*.py")} & set(sys.modules):
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def run() -> Callable[..., None]:
+    """A function that runs a script of the benchmarks with arguments."""
+
+    def run_script(name: str, *arguments: object) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [str(BENCHMARKS / f"{name}.py"), *map(str, arguments)])
+            runpy.run_path(sys.argv[0], run_name="__main__")
+
+    return run_script
+
+
+def made(shape: tuple[int, int], shift: float) -> np.ndarray:
+    """Slopes with a square of fine stripes."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    plane = 90 + 60 * np.sin((columns + shift) / 23) + 40 * np.cos(rows / 31)
+    stripes = (rows > shape[0] // 2) & (columns > shape[1] // 2)
+    return (plane + stripes * 50 * (columns % 4 < 2)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("made") / "made.png"
+    with open_sink("png", str(path), PICTURE_INFO) as sink:
+        sink.write(tuple(made(shape, 9.0 * plane) for plane, shape in enumerate(PICTURE_INFO.plane_shapes)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("made") / "moving.y4m"
+    with open_sink("y4m", str(path), CLIP_INFO) as sink:
+        for number in range(3):
+            sink.write(tuple(made(shape, 3.0 * number) for shape in CLIP_INFO.plane_shapes))
+    return path
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    assert header.split("\t")[-3:] == METADATA
+    rows = [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
+    assert all(row[name] for row in rows for name in METADATA)
+    return rows
+
+
+def assert_plotted(path: Path) -> None:
+    """A picture with some ink and several colours."""
+    with open_source(str(path)) as source:
+        planes = np.stack(next(iter(source))[:3])
+    assert (planes != planes[:, :1, :1]).any(axis=0).mean() > 0.01
+    assert len(np.unique(planes.reshape(3, -1), axis=1).T) > 50
+
+
+def state(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """What must stay when nothing is measured again: fits and streams, and rows."""
+    work = {str(path): (path.stat().st_mtime_ns, b"") for path in (folder / "work").rglob("*") if path.is_file()}
+    return work | {str(path): (0, path.read_bytes()) for path in (folder / "results").glob("*.tsv")}
+
+
+def floats(row: dict[str, str], *names: str) -> list[float]:
+    return [float(row[name]) for name in names]
+
+
+# Commands
+
+
+def test_table1(run: Callable[..., None], folder: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("table1", picture.parent, *QUICK, "--strategy", "joint")
+    run(*arguments)
+    (row,) = rows_of(folder / "results" / "table1.tsv")
+    assert [row[key] for key in ("picture", "strategy", "splats", "iterations")] == ["made.png", "joint", "60", "12"]
+    assert row["lpips"] == ""
+    assert all(5 < psnr < 60 for psnr in floats(row, "psnr_1", "psnr_2", "psnr_3"))
+    assert "1 pictures" in capsys.readouterr().out
+    assert_plotted(folder / "results" / "table1.png")
+    before = state(folder)
+    run(*arguments)
+    assert state(folder) == before
+
+
+def test_figures_2_and_5(run: Callable[..., None], folder: Path, picture: Path) -> None:
+    arguments = ("fig2_fig5", picture, *QUICK)
+    run(*arguments)
+    rows = rows_of(folder / "results" / "fig2-fig5.tsv")
+    assert [row["strategy"] for row in rows] == ["monolithic", "sequential", "joint-random", "joint"]
+    assert {row["iterations_spent"] for row in rows} == {"12"}
+    points = rows_of(folder / "results" / "fig2-fig5-curves.tsv")
+    assert len(points) == 4 * 12
+    starts = [
+        int(point["iteration"])
+        for before, point in pairwise(points)
+        if before["strategy"] == point["strategy"] and before["layer"] != point["layer"]
+    ]
+    assert starts == [4, 8]  # of the layers of the sequential fit
+    for point in points:
+        least, mean, most = floats(point, "loss_min", "loss", "loss_max")
+        assert 0 < least <= mean <= most
+    assert_plotted(folder / "results" / "fig2-fig5-made.png")
+    before = state(folder)
+    run(*arguments)
+    assert state(folder) == before
+
+
+def test_figure_6(run: Callable[..., None], folder: Path, picture: Path) -> None:
+    arguments = ("fig6", picture, *QUICK, "--crop-size", "64")
+    run(*arguments)
+    rows = rows_of(folder / "results" / "fig6.tsv")
+    strategies = ["pruning", "monolithic", "sequential", "joint"]
+    assert [(row["scalability"], row["strategy"]) for row in rows] == [
+        (scalability, strategy) for scalability in ("quality", "resolution") for strategy in strategies
+    ]
+    assert {row["width_1"] for row in rows[:4]} == {"176"}
+    assert {row["width_1"] for row in rows[4:]} == {"102"}  # an even number near 176 / sqrt(3)
+    for scalability in ("quality", "resolution"):
+        assert_plotted(folder / "results" / f"fig6-{scalability}-made.png")
+    before = state(folder)
+    run(*arguments, "--crop", "3", "5")
+    assert state(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--crop", "120", "0", "--crop-size", "64"), r"crop: got 120 0, allowed 0\.\.112 0\.\.104"),
+        (("--crop-size", "400"), r"crop size: got 400, allowed 1\.\.168"),
+    ],
+)
+def test_figure_6_refuses_a_crop_outside(
+    run: Callable[..., None], picture: Path, options: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit, match=message):
+        run("fig6", picture, *QUICK, *options)
+
+
+def test_figure_7(run: Callable[..., None], folder: Path, picture: Path, clip: Path) -> None:
+    quick = ("--preset", "fast", "--iterations", "4", "--frames", "2")
+    arguments = ("fig7", picture, clip, "--splats", "60", "90", *quick)
+    run(*arguments)
+    rows = rows_of(folder / "results" / "fig7.tsv")
+    assert len(rows) == 2 * 2 * 2 * 3  # files, scalabilities, budgets, strategies
+    assert {(row["file"], row["frames"]) for row in rows} == {("made.png", "1"), ("moving.y4m", "2")}
+    for row in rows:
+        assert all(5 < psnr < 60 for psnr in floats(row, "psnr_1", "psnr_2", "psnr_3"))
+        assert 0 <= float(row["vmaf_3"]) <= 100
+        assert 0 < float(row["ms_ssim_3"]) < 1
+        assert (row["ms_ssim_1"] == "") == (row["scalability"] == "resolution")  # too small
+        assert floats(row, "splats_1", "splats_3") == [int(row["splats"]) / 3, int(row["splats"])]
+    averages = rows_of(folder / "results" / "fig7-averages.tsv")
+    assert len(averages) == 3 * len(rows)
+    groups: dict[tuple[str, ...], list[float]] = {}
+    for row in averages:
+        groups.setdefault((row["kind"], row["scalability"], row["level"]), []).append(float(row["psnr_normalised"]))
+    assert len(groups) == 12
+    assert all((min(values), max(values)) == (0, 1) for values in groups.values())
+    for kind in ("stills", "clips"):
+        assert_plotted(folder / "results" / f"fig7-{kind}.png")
+    before = state(folder)
+    run(*arguments)
+    assert state(folder) == before
+
+
+def test_figure_8(run: Callable[..., None], folder: Path, picture: Path, clip: Path) -> None:
+    quick = ("--preset", "fast", "--iterations", "4", "--frames", "2")
+    arguments = ("fig8", picture, clip, "--splats", "60", "90", *quick)
+    run(*arguments)
+    rows = rows_of(folder / "results" / "fig8.tsv")
+    assert len(rows) == 2 * 2 * 3  # files, budgets, strategies
+    for row in rows:
+        sizes = floats(row, "bytes_1", "bytes_2", "bytes_3")
+        assert sizes == sorted(set(sizes))
+        frames = int(row["frames"])
+        rate = 8 * sizes[2] / (frames * SIDES[0] * SIDES[1])
+        assert float(row["bpp_3"]) == pytest.approx(rate, abs=1e-4)
+    streams = {path.stat().st_size for path in (folder / "work" / "streams").rglob("*.pgs")}
+    assert {int(row["bytes_3"]) for row in rows} <= streams
+    assert {int(row["bytes_1"]) for row in rows if row["strategy"] == "monolithic"} <= streams
+    assert_plotted(folder / "results" / "fig8-quality.png")
+    before = state(folder)
+    run(*arguments)
+    assert state(folder) == before
+
+
+@pytest.mark.parametrize("name", ["table1", "fig2_fig5", "fig6", "fig7", "fig8"])
+def test_commands_say_what_is_not_there(
+    run: Callable[..., None], capsys: pytest.CaptureFixture[str], folder: Path, name: str
+) -> None:
+    before = state(folder)
+    run(name)
+    assert f"skipped: nothing to measure at {folder / 'none'}" in capsys.readouterr().err
+    after = state(folder)
+    assert {path: after[path] for path in before if "averages" not in path} == {
+        path: value for path, value in before.items() if "averages" not in path
+    }
+
+
+def test_a_refusal_of_the_codec_is_one_line(picture: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "table1.py"), str(picture), "--splats", "2", "--iterations", "1"]
+    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "splats: got 2, allowed 3..1048576\n"
+
+
+# Results
+
+
+def test_results_of_an_interrupted_run_lose_their_cut_line(folder: Path) -> None:
+    from results_file import ResultsFile
+
+    columns, keys = ["name", "value"], ["name"]
+    with ResultsFile("cut", columns, keys) as results:
+        results.add(name="a", value=0.25)
+        results.add(name="b", value=1 / 3)
+    path = folder / "results" / "cut.tsv"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with ResultsFile("cut", columns, keys) as results:
+        assert results.has(name="a")
+        assert not results.has(name="b")
+        results.add(name="b", value=1 / 3)
+    assert path.read_bytes() == whole
+    assert [row["value"] for row in rows_of(path)] == ["0.25", "0.3333"]
+
+
+def test_results_with_other_columns_are_left_alone(folder: Path) -> None:
+    from results_file import ResultsFile
+
+    with ResultsFile("other", ["name", "value"], ["name"]) as results:
+        results.add(name="a", value=1)
+    with pytest.raises(SystemExit, match=r"got columns name, value, .*allowed name, size, "):
+        ResultsFile("other", ["name", "size"], ["name"])
+    assert len(rows_of(folder / "results" / "other.tsv")) == 1
+
+
+def test_results_do_not_tell_where_the_project_lies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from results_file import ROOT, ResultsFile
+
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "x.py"), str(ROOT / "some" / "a.png"), "--seed", "1"])
+    with ResultsFile("portable", ["name"]) as results:
+        results.add(name="a")
+    (row,) = rows_of(folder / "results" / "portable.tsv")
+    assert row["command"] == "python benchmarks/x.py some/a.png --seed 1"
+
+
+# Parts
+
+
+def test_windows_of_a_curve_keep_extremes_and_do_not_reach_over_layers() -> None:
+    from fig2_fig5 import WINDOWS, Curve
+
+    curve = Curve()
+    for number in range(2 * WINDOWS + 1):  # windows of three iterations
+        curve.observe(int(number >= 100), Iteration(loss=1.0 + number, gradient_norm=10.0 if number == 50 else 1.0))
+    windows = curve.windows()
+    assert sum(window["count"] for window in windows) == 2 * WINDOWS + 1
+    assert {window["count"] for window in windows} <= {1, 2, 3}
+    assert [window["iteration"] for window in windows[:35]] == [*range(0, 100, 3), 100]
+    assert [window["layer"] for window in windows[33:35]] == [0, 1]
+    spike = windows[50 // 3]
+    assert (spike["gradient_min"], spike["gradient"], spike["gradient_max"]) == ("1", "4", "10")
+    assert float(windows[0]["loss"]) == 2.0
+
+
+def test_summary_of_a_curve_leaves_out_its_first_third() -> None:
+    from fig2_fig5 import Curve
+
+    curve = Curve()
+    for number in range(300):
+        wild = 10.0 ** (number % 7)
+        curve.observe(0, Iteration(loss=0.5, gradient_norm=wild if number < 100 else 10.0 ** (number % 2)))
+    summary = curve.summary()
+    assert summary["log10_gradient_std"] == pytest.approx(0.5)
+    assert summary["log10_gradient_jump"] == pytest.approx(1.0)
+    assert summary["loss_end"] == "0.5"
+
+
+def test_most_detail_is_where_the_stripes_are(picture: Path) -> None:
+    from fig6 import find_detail
+    from fits import read_picture
+
+    crop = find_detail(read_picture(picture), 40)
+    assert crop.x >= SIDES[0] // 2 - 20
+    assert crop.y >= SIDES[1] // 2 - 20
+
+
+def test_crop_shows_the_same_part_at_every_size() -> None:
+    from fig6 import Crop
+
+    full = tuple(np.zeros(shape, np.uint8) for shape in PICTURE_INFO.plane_shapes)
+    half = tuple(np.zeros((rows // 2, columns // 2), np.uint8) for rows, columns in PICTURE_INFO.plane_shapes)
+    for plane, small in zip(full, half, strict=True):
+        plane[40:80, 60:100] = 200
+        small[20:40, 30:50] = 200
+    crop = Crop(60, 40, 40)
+    assert crop.of(full, PICTURE_INFO).shape == (40, 40, 3)
+    assert crop.of(half, PICTURE_INFO).shape == (20, 20, 3)
+    assert {int(crop.of(frame, PICTURE_INFO).min()) for frame in (full, half)} == {200}
+
+
+def test_normalised_values_are_within_a_level_and_scalability() -> None:
+    from fig7 import normalise
+
+    values = [("quality", 1, 10.0), ("quality", 1, 30.0), ("quality", 1, 15.0), ("quality", 2, 7.0)]
+    values += [("resolution", 1, None), ("resolution", 1, 2.0), ("resolution", 1, 4.0)]
+    means: list[dict[str, Any]] = [{"scalability": s, "level": k, "psnr": v} for s, k, v in values]
+    normalise(means, "psnr")
+    assert [mean["psnr_normalised"] for mean in means] == [0, 1, 0.25, None, None, 0, 1]
+
+
+def test_a_stream_of_another_source_or_config_is_not_taken(clip: Path, tmp_path: Path) -> None:
+    from streams import encode_levels
+
+    config = EncodeConfig(splats=30, preset="fast", iterations=2)
+    first = encode_levels(clip, 1, config)
+    assert encode_levels(clip, 1, config) == first
+    other = tmp_path / clip.name
+    other.write_bytes(clip.read_bytes() + clip.read_bytes()[-CLIP_INFO.frame_bytes - 6 :])
+    paths = {first.levels[0].path}
+    for source, frames, settings in ((clip, 2, config), (other, 1, config), (clip, 1, EncodeConfig(splats=31))):
+        if settings.splats == 31:
+            settings = EncodeConfig(splats=31, preset="fast", iterations=2)
+        paths.add(encode_levels(source, frames, settings).levels[0].path)
+    assert len(paths) == 4
+
+
+# LPIPS
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, torch.Tensor]:
+    """As a file of the package lpips has them, but random."""
+    from lpips import weight_shapes
+
+    generator = torch.Generator().manual_seed(1)
+    held = {}
+    for name, shape in weight_shapes().items():
+        values = torch.randn(shape, generator=generator)
+        # the linear layers weigh squares: theirs are not negative
+        held[name] = values.abs() / shape[1] if name.startswith("lin") else values / max(1, values[0].numel()) ** 0.5
+    return held
+
+
+@pytest.fixture
+def gray(picture: Path) -> tuple[np.ndarray, ...]:
+    with open_source(str(picture)) as source:
+        return next(iter(source))
+
+
+def test_lpips_is_zero_for_equal_pictures_and_grows_with_noise(
+    tmp_path: Path, weights: dict[str, torch.Tensor], gray: tuple[np.ndarray, ...]
+) -> None:
+    from lpips import Lpips
+
+    path = tmp_path / "weights.pt"
+    torch.save({**weights, "scaling_layer.shift": torch.zeros(1)}, path)
+    meter = Lpips(path)
+    rng = np.random.default_rng(2)
+    noise = rng.normal(size=(3, *gray[0].shape))
+
+    def noisy(amplitude: float) -> tuple[np.ndarray, ...]:
+        return tuple(np.clip(np.stack(gray) + amplitude * noise, 0, 255).astype(np.uint8))
+
+    distances = [meter.distance(gray, noisy(amplitude), PICTURE_INFO) for amplitude in (0, 5, 20, 80)]
+    assert distances[0] == 0
+    assert distances == sorted(set(distances))
+    assert meter.distance(noisy(20), gray, PICTURE_INFO) == pytest.approx(distances[2], rel=1e-5)
+
+
+def test_lpips_is_that_of_its_paper(
+    tmp_path: Path, weights: dict[str, torch.Tensor], gray: tuple[np.ndarray, ...]
+) -> None:
+    """Written once more with modules in the order of AlexNet's features, as torchvision numbers them."""
+    from lpips import Lpips
+
+    path = tmp_path / "weights.pt"
+    torch.save(weights, path)
+    nn = torch.nn
+    convolutions = {
+        0: nn.Conv2d(3, 64, 11, 4, 2),
+        3: nn.Conv2d(64, 192, 5, 1, 2),
+        6: nn.Conv2d(192, 384, 3, 1, 1),
+        8: nn.Conv2d(384, 256, 3, 1, 1),
+        10: nn.Conv2d(256, 256, 3, 1, 1),
+    }
+    for (number, module), part in zip(convolutions.items(), range(1, 6), strict=True):
+        names = {kind: weights[f"net.slice{part}.{number}.{kind}"] for kind in ("weight", "bias")}
+        module.load_state_dict(names)
+    features = [convolutions.get(n, nn.MaxPool2d(3, 2) if n in (2, 5) else nn.ReLU()) for n in range(12)]
+
+    def taps(frame: tuple[np.ndarray, ...]) -> list[torch.Tensor]:
+        signal = torch.from_numpy(np.stack(frame)[None].astype(np.float32)) / 255 * 2 - 1
+        signal = (signal - torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)) / torch.tensor(
+            [0.458, 0.448, 0.450]
+        ).view(1, 3, 1, 1)
+        outputs = []
+        for number, module in enumerate(features):
+            signal = module(signal)
+            if number in (1, 4, 7, 9, 11):
+                outputs.append(signal / (signal.norm(dim=1, keepdim=True) + 1e-10))
+        return outputs
+
+    other = tuple(255 - plane for plane in gray)
+    with torch.no_grad():
+        expected = sum(
+            float(((a - b) ** 2 * weights[f"lin{index}.model.1.weight"].view(1, -1, 1, 1)).sum(dim=1).mean())
+            for index, (a, b) in enumerate(zip(taps(gray), taps(other), strict=True))
+        )
+    assert Lpips(path).distance(gray, other, PICTURE_INFO) == pytest.approx(expected, rel=1e-4)
+
+
+def test_lpips_refuses_weights_that_are_not_its_own(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    from lpips import Lpips
+
+    path = tmp_path / "weights.pt"
+    torch.save({name: value for name, value in weights.items() if name != "lin2.model.1.weight"}, path)
+    with pytest.raises(SystemExit, match=r"lin2\.model\.1\.weight: got nothing, allowed \(1, 384, 1, 1\)"):
+        Lpips(path)
+    torch.save({**weights, "net.slice1.0.bias": torch.zeros(3)}, path)
+    with pytest.raises(SystemExit, match=r"net\.slice1\.0\.bias: got \(3,\), allowed \(64,\)"):
+        Lpips(path)
+    path.write_bytes(b"no weights at all")
+    with pytest.raises(SystemExit, match="cannot be read as weights of LPIPS"):
+        Lpips(path)
+    with pytest.raises(SystemExit, match=r"none\.pt: cannot be read as weights of LPIPS"):
+        Lpips(tmp_path / "none.pt")
+
+
+def test_lpips_refuses_pictures_without_a_sample_left(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    from lpips import Lpips
+
+    torch.save(weights, tmp_path / "weights.pt")
+    meter = Lpips(tmp_path / "weights.pt")
+    for side in (31, 30):
+        info = VideoInfo(40, side, chroma=Chroma.RGB, matrix=Matrix.RGB, range=Range.FULL)
+        frame = tuple(np.zeros(shape, np.uint8) for shape in info.plane_shapes)
+        if side == 31:
+            assert meter.distance(frame, frame, info) == 0
+        else:
+            with pytest.raises(InputError, match="LPIPS: got 40x30, allowed sides of 31 and more"):
+                meter.distance(frame, frame, info)
+
+
+def test_lpips_and_table1_as_commands(
+    run: Callable[..., None],
+    folder: Path,
+    tmp_path: Path,
+    weights: dict[str, torch.Tensor],
+    picture: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(weights, path)
+    run("lpips", path, picture, picture)
+    assert capsys.readouterr().out == "0.0000\n"
+    run("table1", picture, *QUICK, "--seed", "1", "--strategy", "joint", "--lpips", path)
+    assert float(rows_of(folder / "results" / "table1.tsv")[-1]["lpips"]) > 0
