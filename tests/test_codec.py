@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from fractions import Fraction
 
+import numba
 import numpy as np
 import pytest
+import torch
 from streams import with_level_sizes
 
-from pgsvc_codec import Decoder, EncodeConfig, encode
+from pgsvc_codec import Decoder, EncodeConfig, encode, encode_monolithic
 from pgsvc_codec.coding.gop import decode_gop
+from pgsvc_codec.config import STRATEGIES
 from pgsvc_codec.errors import BackendError, ConfigError, InputError
 from pgsvc_codec.metrics.psnr import PsnrMeter
-from pgsvc_codec.picture import from_unit, plane_grids, to_rgb
+from pgsvc_codec.picture import from_unit, plane_grids, resample, to_rgb, to_unit
 from pgsvc_codec.render.backend import load
 from pgsvc_codec.render.frames import FramePainter
 from pgsvc_codec.video import PIX_FMTS, Chroma, Matrix, Range, VideoInfo
@@ -54,11 +58,19 @@ def stream_of(clip, config=QUICK, **options):
     return sink.getvalue(), report
 
 
+def at_size(frame, info, size):
+    """The frame resampled, as whoever has only the source and the size of a level would do it."""
+    if size == (info.width, info.height):
+        return frame
+    planes = resample(to_unit(frame, info), plane_grids(info), plane_grids(info, *size))
+    return from_unit(planes, replace(info, width=size[0], height=size[1]))
+
+
 def meter_of(clip, data, layers):
     meter = PsnrMeter(clip.info.max_code, is_rgb=clip.info.chroma is Chroma.RGB)
     with Decoder(data) as decoder:
         for source, shown in zip(clip, decoder.frames(layers=layers), strict=True):
-            meter.add(source, shown.planes)
+            meter.add(at_size(source, clip.info, decoder.level_size(layers)), shown.planes)
     return meter
 
 
@@ -98,6 +110,68 @@ def test_the_cycle_of_the_paper_trains_too():
     assert report.levels[0].psnr < report.levels[2].psnr > 22
 
 
+@pytest.mark.parametrize("scalability", ["quality", "resolution"])
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "monolithic"])
+@pytest.mark.parametrize("preset", ["medium", "paper"])
+def test_every_way_of_training_closes_the_loop(scalability, strategy, preset):
+    clip = Clip(frames=3)
+    config = EncodeConfig(
+        splats=60, iterations=12, preset=preset, strategy=strategy, scalability=scalability, scenecut=0, keyint=4
+    )
+    data, report = stream_of(clip, config)
+    assert report.size_bytes == len(data)
+    assert (report.gops, report.frames) == (1, 3)
+    sizes = {"quality": [(52, 40)] * 3, "resolution": [(30, 24), (42, 32), (52, 40)]}[scalability]
+    with Decoder(data) as decoder:
+        assert [decoder.level_size(layers) for layers in (1, 2, 3)] == sizes
+        assert [level.splats for level in decoder.reader.header.layers.levels] == [20, 40, 60]
+    for level in report.levels:
+        meter = meter_of(clip, data, level.layers)
+        assert meter.combined == level.psnr, "the encoder measures what the decoder shows"
+        assert meter.planes == level.psnr_planes
+
+
+def test_levels_of_resolution_scalability_are_trained_at_their_size():
+    """The base is a good small picture, and better at its size than a base that was trained for the full one."""
+    clip = Clip(frames=1)
+    options = {"splats": 150, "iterations": 200}
+    growing, report = stream_of(clip, EncodeConfig(scalability="resolution", **options))
+    level_sizes = [tuple(sides) for sides in report.plan.level_sizes]
+    assert level_sizes == [(30, 24), (42, 32), (52, 40)]
+    other = with_level_sizes(stream_of(clip, EncodeConfig(strategy="pruning", **options))[0], level_sizes)
+    assert meter_of(clip, growing, 1).combined > meter_of(clip, other, 1).combined + 2
+    assert all(level.psnr > 25 for level in report.levels)
+
+
+@pytest.mark.parametrize("scalability", ["quality", "resolution"])
+def test_monolithic_levels_are_streams_of_their_own(scalability):
+    clip = Clip(frames=2)
+    config = EncodeConfig(
+        splats=90, iterations=40, strategy="monolithic", scalability=scalability, layer_split=(1, 2, 3), keyint=4
+    )
+    sinks = [io.BytesIO() for _ in range(3)]
+    reports = encode_monolithic(clip, sinks, config)
+    sizes = {"quality": [(52, 40)] * 3, "resolution": [(22, 16), (36, 28), (52, 40)]}[scalability]
+    for sink, report, size, splats in zip(sinks, reports, sizes, (15, 45, 90), strict=True):
+        data = sink.getvalue()
+        assert (report.size_bytes, report.frames) == (len(data), 2)
+        assert [level.splats for level in report.levels] == [2 * splats]
+        with Decoder(data) as decoder:
+            assert (decoder.info.width, decoder.info.height) == size
+            meter = PsnrMeter(255, is_rgb=False)
+            for source, shown in zip(clip, decoder.frames(), strict=True):
+                meter.add(at_size(source, clip.info, size), shown.planes)
+        assert meter.combined == report.levels[0].psnr
+    if scalability == "quality":
+        own = stream_of(clip, EncodeConfig(splats=45, layers=1, iterations=40, strategy="monolithic", keyint=4))[0]
+        assert sinks[1].getvalue() == own
+
+
+def test_a_monolithic_stream_has_one_layer():
+    with pytest.raises(ConfigError, match="layers: got 3, allowed 1 in a stream of strategy monolithic"):
+        stream_of(Clip(), EncodeConfig(strategy="monolithic"))
+
+
 def test_p_frames_hold_their_quality():
     clip = Clip(frames=8)
     data, _ = stream_of(clip, EncodeConfig(splats=150, iterations=300, keyint=8))
@@ -132,6 +206,24 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not():
     first, second = stream_of(clip)[0], stream_of(clip)[0]
     other = stream_of(clip, EncodeConfig(splats=90, iterations=60, keyint=4, scenecut=0, seed=1))[0]
     assert first == second != other
+
+
+@pytest.mark.parametrize("preset", ["ultrafast", "paper"])
+@pytest.mark.parametrize("scalability", ["quality", "resolution"])
+def test_one_thread_gives_the_bytes_of_two(preset, scalability):
+    clip = Clip(frames=2)
+    config = EncodeConfig(splats=90, iterations=20, preset=preset, scalability=scalability, keyint=4, min_keyint=2)
+    before, before_torch = numba.get_num_threads(), torch.get_num_threads()
+    streams = []
+    try:
+        for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
+            numba.set_num_threads(threads)
+            torch.set_num_threads(threads)
+            streams.append(stream_of(clip, config)[0])
+    finally:
+        numba.set_num_threads(before)
+        torch.set_num_threads(before_torch)
+    assert streams[0] == streams[1]
 
 
 def test_streamed_and_indexed_outputs_hold_the_same_frames():
