@@ -116,7 +116,10 @@ def main() -> None:
     """Measure, average, plot."""
     options = sweep.parse(__doc__, SCALABILITIES)
     kinds = sweep.find_kinds(options)
-    with ResultsFile("fig7", COLUMNS, sweep.KEYS) as results, ResultsFile("fig7-averages", AVERAGES) as written:
+    with (
+        ResultsFile("fig7", COLUMNS, sweep.KEYS) as results,
+        ResultsFile("fig7-averages", AVERAGES, is_shown=False) as written,
+    ):
         for kind, files in kinds.items():
             sweep.measure(files, results, options, measure_one)
             means = sweep.averages(files, results, options, list(METRICS))

@@ -5,9 +5,9 @@
                               [--preset paper] [--iterations N]
 
 FILEs are pictures, clips or folders of them (default: Kodak and the clips under PGSVC_DATA).  All are encoded and
-quantised, by `monolithic` with a stream for each level; rates are bytes of the streams, PSNR is that of decoded
-frames.  Rows are added to `results/fig8.tsv`; those that are there are not measured again.  The plot, averages over
-files, is `results/fig8-SCALABILITY.png`.
+quantised, by `monolithic` with a stream for each level; rates are bytes of the streams, PSNR, MS-SSIM and VMAF those
+of decoded frames.  Rows are added to `results/fig8.tsv`; those that are there are not measured again.  The plot,
+averages over files, is `results/fig8-SCALABILITY.png`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import experiment
 import plots
 import sweep
 from experiment import per_level
+from quality import METRICS
 from results_file import ResultsFile
 from streams import encode_levels, measure_levels
 
 RATES = ("bytes", "bpp", "kbps")  # bits per pixel of the level's own size
-COLUMNS = [*sweep.KEYS, *experiment.level_columns(*RATES, "psnr"), "seconds"]
+COLUMNS = [*sweep.KEYS, *experiment.level_columns(*RATES, *METRICS), "seconds"]
 MARKERS = "osD"  # of levels 1 to 3
 
 
@@ -33,9 +34,11 @@ def measure_one(path: Path, keys: dict[str, Any], frames: int | None) -> dict[st
     encoded = encode_levels(path, frames, sweep.config_of(keys))
     described = [level.describe() for level in encoded.levels]
     qualities = measure_levels(path, frames, encoded)
-    row = {"seconds": encoded.seconds, **per_level("psnr", [quality.psnr for quality in qualities])}
+    row = {"seconds": encoded.seconds}
     for rate in RATES:
         row |= per_level(rate, [level[rate] for level in described])
+    for metric in METRICS:
+        row |= per_level(metric, [getattr(quality, metric) for quality in qualities])
     return row
 
 
@@ -70,7 +73,7 @@ def main() -> None:
     with ResultsFile("fig8", COLUMNS, sweep.KEYS) as results:
         for kind, files in sweep.find_kinds(options).items():
             sweep.measure(files, results, options, measure_one)
-            means[kind] = sweep.averages(files, results, options, [*RATES, "psnr"])
+            means[kind] = sweep.averages(files, results, options, ["bpp", "psnr"])
     for scalability in options.scalability if means else []:
         plot(scalability, means, options)
 
