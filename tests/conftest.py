@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,3 +42,14 @@ def ffmpeg() -> Callable[..., bytes]:
         return subprocess.run(command, input=stdin, stdout=subprocess.PIPE, check=True).stdout
 
     return run
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Renders on one thread: on a busy machine threads wait longer for each other than tiny pictures take."""
+    import numba
+
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(threads)

@@ -22,6 +22,8 @@ from pgsvc_codec.render.backend import load
 from pgsvc_codec.render.frames import FramePainter
 from pgsvc_codec.video import PIX_FMTS, Chroma, Matrix, Range, VideoInfo
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUICK = EncodeConfig(splats=90, iterations=60, keyint=4, scenecut=0)
 
 
