@@ -141,7 +141,7 @@ def plot(path: Path, curves: ResultsFile, options: argparse.Namespace) -> None:
             axis.fill_between(places, least, most, color=color, alpha=0.25, linewidth=0)
             axis.plot(places, mean, color=color, linewidth=0.8, label=name)
             axis.set_yscale("log")
-            axis.tick_params(axis="y", colors=color)
+            axis.tick_params(axis="y", which="both", colors=color)
         for before, after in pairwise(rows):
             if before["layer"] != after["layer"]:
                 gradient_axis.axvline(int(after["iteration"]), color="black", linestyle="--", linewidth=0.8)
@@ -149,7 +149,7 @@ def plot(path: Path, curves: ResultsFile, options: argparse.Namespace) -> None:
     for shared in (axes[0], losses):
         low, high = (side(axis.get_ylim()[place] for axis in shared) for side, place in ((min, 0), (max, 1)))
         for axis in shared:
-            axis.set_ylim(low, high)
+            axis.set_ylim(low / 1.1, high * 1.1)
     axes[0, 0].set_ylabel("gradient norm", color="tab:blue")
     losses[-1].set_ylabel("loss", color="tab:red")
     plots.save(figure, f"fig2-fig5-{path.stem}")
