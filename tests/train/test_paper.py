@@ -122,6 +122,20 @@ def test_a_fit_that_gets_better_goes_on():
     assert all(step.gradient_norm > 0 for step in seen)
 
 
+def test_rates_are_halved_on_and_on_under_quantisation_too(monkeypatch):
+    scales = []
+
+    class Recorded(paper.Adan):
+        def step(self, scale):
+            scales.append(scale)
+            super().step(scale)
+
+    monkeypatch.setattr(paper, "Adan", Recorded)
+    monkeypatch.setattr(paper, "_HALVING", 10)
+    paper.intra(stack_of(scene(*TINY), [4, 4], 30), BLACK)
+    assert scales == [1.0] * 10 + [0.5] * 10 + [0.25] * 10
+
+
 def test_a_probe_starts_where_it_is_told_and_shows_the_full_level():
     objective = objective_of(scene(*TINY))
     first, loss = paper.probe(objective, 12, 60, np.random.default_rng(0))
