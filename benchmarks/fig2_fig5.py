@@ -7,8 +7,8 @@ Strategy `monolithic` is the single layer of Fig. 2a; `sequential` is Fig. 2b, i
 `joint-random` and `joint` are Fig. 5a and 5b.  All have the same splats and the same iterations at most.  PICTURE
 may be a clip, of which the first frame is taken (default: the first of Kodak under PGSVC_DATA).
 
-Rows go to `results/fig2-fig5.tsv`, one for each curve, and to `results/fig2-fig5-curves.tsv`, means and extremes over
-short windows of iterations.  What is there is not fitted again.  The plot is `results/fig2-fig5-PICTURE.png`.
+Rows go to `results/fig2-fig5.tsv`, one for each curve, and to `results/fig2-fig5-PICTURE.tsv`, means and extremes
+over short windows of iterations.  What is there is not fitted again.  The plot is `results/fig2-fig5-PICTURE.png`.
 Losses are what is descended: over one level where one is trained, over two in joint training.
 """
 
@@ -49,7 +49,7 @@ COLUMNS = [
 CURVES = [
     *KEYS, "iteration", "count", "layer", "loss", "loss_min", "loss_max", "gradient", "gradient_min", "gradient_max",
 ]  # fmt: skip
-WINDOWS = 300  # of a curve at most, so that its file stays small, beyond one for each layer
+WINDOWS = 250  # of a curve at most, so that its file stays small, beyond one for each layer
 
 
 class Curve:
@@ -164,7 +164,7 @@ def main() -> None:
     for path in find([options.picture])[:1]:
         with (
             ResultsFile("fig2-fig5", COLUMNS, KEYS) as results,
-            ResultsFile("fig2-fig5-curves", CURVES, [*KEYS, "iteration"], is_shown=False) as curves,
+            ResultsFile(f"fig2-fig5-{path.stem}", CURVES, [*KEYS, "iteration"], is_shown=False) as curves,
         ):
             measure(path, results, curves, options)
             plot(path, curves, options)

@@ -113,7 +113,7 @@ def fit_all(
 
 def plot(picture: Picture, crop: Crop, scalability: str, fits: dict[str, LevelFit]) -> None:
     """The sheet: a row for the source and one for each strategy, a column for each level."""
-    figure, axes = plots.panels(len(fits) + 1, len(LEVELS), width=2.7, height=2.9)
+    figure, axes = plots.panels(len(fits) + 1, len(LEVELS), width=1.9, height=2.1)
     any_fit = next(iter(fits.values()))
     rows = {"source": (any_fit.references, [""] * len(LEVELS))}
     for strategy, fit in fits.items():
@@ -122,11 +122,11 @@ def plot(picture: Picture, crop: Crop, scalability: str, fits: dict[str, LevelFi
         for level, axis, frame, note in zip(LEVELS, row, frames, notes, strict=True):
             height, width = frame[0].shape
             axis.imshow(crop.of(frame, picture.info), interpolation="nearest")
-            axis.set(xticks=[], yticks=[], title=note or f"level {level}, {width}×{height}")
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(note or f"level {level}, {width}×{height}", fontsize="small")
         row[0].set_ylabel(name)
-    figure.suptitle(
-        f"{picture.name}, {scalability} scalability, {any_fit.splats[-1]} splats, crop at {crop.x}, {crop.y}"
-    )
+    what = f"{picture.name}, {scalability} scalability\n{any_fit.splats[-1]} splats, crop at {crop.x}, {crop.y}"
+    figure.suptitle(what, fontsize="medium")
     plots.save(figure, f"fig6-{scalability}-{Path(picture.name).stem}")
 
 

@@ -137,7 +137,7 @@ def test_figures_2_and_5(run: Callable[..., None], folder: Path, picture: Path) 
     rows = rows_of(folder / "results" / "fig2-fig5.tsv")
     assert [row["strategy"] for row in rows] == ["monolithic", "sequential", "joint-random", "joint"]
     assert {row["iterations_spent"] for row in rows} == {"12"}
-    points = rows_of(folder / "results" / "fig2-fig5-curves.tsv")
+    points = rows_of(folder / "results" / "fig2-fig5-made.tsv")
     assert len(points) == 4 * 12
     starts = [
         int(point["iteration"])
@@ -302,7 +302,7 @@ def test_windows_of_a_curve_keep_extremes_and_do_not_reach_over_layers() -> None
     from fig2_fig5 import WINDOWS, Curve
 
     curve = Curve()
-    for number in range(2 * WINDOWS + 1):  # windows of three iterations
+    for number in range(2 * WINDOWS + 1):  # windows of three iterations at most
         curve.observe(int(number >= 100), Iteration(loss=1.0 + number, gradient_norm=10.0 if number == 50 else 1.0))
     windows = curve.windows()
     assert sum(window["count"] for window in windows) == 2 * WINDOWS + 1

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from fnmatch import fnmatch
+from fractions import Fraction
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
@@ -22,11 +23,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import pgsvc_codec
-from pgsvc_codec import config
+from pgsvc_codec import EncodeConfig, config
 from pgsvc_codec.format import constants
 from pgsvc_codec.media.sinks import open_sink
 from pgsvc_codec.media.source import open_source
-from pgsvc_codec.train import schedule
+from pgsvc_codec.train import fit
 from pgsvc_codec.video import VideoInfo
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +69,7 @@ def test_readme_fits() -> None:
     assert len(README.splitlines()) <= 150
 
 
-@pytest.mark.parametrize("command", ["encode", "decode", "info"])
+@pytest.mark.parametrize("command", ["encode", "decode", "info", "metrics"])
 def test_readme_uses_options_that_exist(command: str) -> None:
     uses = re.findall(rf"pgsvc-{command} ([^|#`\n]*)", "\n".join(code_blocks(README)))
     named = {word for use in uses for word in use.split() if re.fullmatch(r"--?[a-z][a-z-]*", word)}
@@ -292,8 +293,11 @@ def test_profiles_of_options_are_those_of_the_format() -> None:
     assert set(config.PROFILES) == set(constants.PROFILE_NAMES.values())
 
 
-def test_level_schedules_of_options_are_those_of_the_fit() -> None:
-    assert set(config.LEVEL_SCHEDULES) == set(schedule.LEVEL_SCHEDULES)
+def test_ways_of_training_of_options_are_those_of_the_fit() -> None:
+    assert set(config.LEVEL_SCHEDULES) == set(fit.LEVEL_SCHEDULES)
+    assert set(config.STRATEGIES) == set(fit.STRATEGIES)
+    plans = [EncodeConfig(preset=name).resolve(64, 48, Fraction(25), still=True) for name in config.PRESETS]
+    assert {plan.method for plan in plans} == set(fit.METHODS)
 
 
 # Hygiene

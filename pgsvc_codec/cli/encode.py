@@ -26,6 +26,7 @@ from pgsvc_codec.cli.common import (
     run,
     video_document,
 )
+from pgsvc_codec.cli.pixels import PixelOptions, pixel_options
 from pgsvc_codec.config import (
     LEVEL_SCHEDULES,
     PRESETS,
@@ -37,7 +38,7 @@ from pgsvc_codec.config import (
 )
 from pgsvc_codec.describe import describe_file
 from pgsvc_codec.errors import ConfigError
-from pgsvc_codec.video import PIX_FMTS, Chroma, Matrix, Range, VideoInfo
+from pgsvc_codec.video import Chroma, VideoInfo
 
 if TYPE_CHECKING:
     from pgsvc_codec.encoder import EncodeReport, LevelReport, Progress
@@ -45,16 +46,8 @@ if TYPE_CHECKING:
 
 NAME = "pgsvc-encode"
 
-_MATRICES = {matrix.name.lower(): matrix for matrix in Matrix if matrix is not Matrix.RGB}
 # What only a sequence has a use for.
 _SEQUENCE_OPTIONS = ("fps", "keyint", "min_keyint", "scenecut")
-
-
-def _parse_rate(value: str) -> Fraction:
-    """Frames per second from N, N.M or N/D."""
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6}|/0*[1-9][0-9]{0,8})?", value):
-        raise click.BadParameter(f"got {value!r}, allowed N or N/D, as 25 or 30000/1001")
-    return Fraction(value)
 
 
 def _parse_count(value: str) -> int:
@@ -82,12 +75,7 @@ def _parse_sizes(value: str) -> tuple[tuple[int, int], ...]:
 @click.argument("names", nargs=-1, metavar="INPUT OUTPUT")
 @click.option("-i", "--input", metavar="INPUT", help="Instead of the first argument.")
 @click.option("-o", "--output", metavar="OUTPUT", help="Instead of the last argument.")
-@click.option("--y4m", is_flag=True, help="Insist that the input is y4m.")
-@click.option("-s", "--size", "--input-res", type=parse_size, metavar="WxH", help="Of raw video.")
-@click.option("--pix-fmt", type=click.Choice(list(PIX_FMTS)), help="Of raw video.  [default: by name, yuv420p]")
-@click.option("--fps", type=_parse_rate, metavar="N[/D]", help="Frames per second.  [default: as the input, 25]")
-@click.option("--range", "range_", type=click.Choice(["limited", "full", "auto"]), help="Of the code values.")
-@click.option("--colormatrix", type=click.Choice([*_MATRICES, "auto"]), help="Matrix coefficients of the input.")
+@pixel_options
 @click.option("--seek", "--start", type=int, default=0, metavar="N", help="Frames to skip.")
 @click.option("-f", "--frames", "--limit", type=int, metavar="N", help="Frames to encode.  [default: all]")
 @click.option("-L", "--layers", type=int, metavar="N", help=f"Layers.  [default: {EncodeConfig.layers}]")
@@ -121,12 +109,7 @@ def encode(
     names: tuple[str, ...],
     input: str | None,
     output: str | None,
-    y4m: bool,
-    size: tuple[int, int] | None,
-    pix_fmt: str | None,
-    fps: Fraction | None,
-    range_: str | None,
-    colormatrix: str | None,
+    pixels: PixelOptions,
     seek: int,
     frames: int | None,
     no_scenecut: bool,
@@ -162,22 +145,8 @@ def encode(
         sinks = [stack.enter_context(AtomicFile(name, overwrite=overwrite)) for name in targets]
         copy = None if target in targets else stack.enter_context(AtomicFile(target, overwrite=overwrite))
         report_sink = stack.enter_context(AtomicFile(json_name, overwrite=overwrite)) if json_name else None
-        from pgsvc_codec.media.source import open_source
-
-        source = stack.enter_context(
-            open_source(
-                source_name,
-                size=size,
-                pix_fmt=pix_fmt,
-                fps=fps,
-                range=None if range_ in (None, "auto") else Range(range_),
-                matrix=_MATRICES.get(colormatrix or "auto"),
-                y4m=y4m,
-                seek=seek,
-                frames=frames,
-            )
-        )
-        _refuse_for_still(source, {**given, "fps": fps})
+        source = stack.enter_context(pixels.open(source_name, seek=seek, frames=frames))
+        _refuse_for_still(source, {**given, "fps": pixels.fps})
         _introduce(console, source, config)
         from pgsvc_codec import encoder
 

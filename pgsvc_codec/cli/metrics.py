@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
@@ -29,10 +28,10 @@ from pgsvc_codec.cli.common import (
     run,
     video_document,
 )
-from pgsvc_codec.cli.encode import encode
+from pgsvc_codec.cli.pixels import PixelOptions, pixel_options
 from pgsvc_codec.errors import BackendError, ConfigError, InputError
 from pgsvc_codec.format.constants import MAGIC
-from pgsvc_codec.video import Chroma, Matrix, Range, VideoInfo
+from pgsvc_codec.video import Chroma, VideoInfo
 
 if TYPE_CHECKING:
     from pgsvc_codec.decoder import Decoder
@@ -62,17 +61,6 @@ def _parse_metrics(value: str) -> tuple[str, ...]:
     return tuple(name for name in METRICS if name in names)
 
 
-def _as_to_encode(*names: str) -> Callable[[click.Command], click.Command]:
-    """Decorator: options of pgsvc-encode, as they are there, for what describes pixels to both commands."""
-
-    def decorate(command: click.Command) -> click.Command:
-        command.params += [option for option in encode.params if option.name in names]
-        return command
-
-    return decorate
-
-
-@_as_to_encode("y4m", "size", "pix_fmt", "fps", "range_", "colormatrix")
 @pgs_command(NAME)
 @click.argument("ref")
 @click.argument("dist")
@@ -83,6 +71,7 @@ def _as_to_encode(*names: str) -> Callable[[click.Command], click.Command]:
     "--metrics", type=_parse_metrics, metavar="A,B,..", help=f"[default: {','.join(METRICS)}, as far as installed]"
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, with every frame.")
+@pixel_options
 @click.option("--seek", type=int, default=0, metavar="N", help="Frames of REF to skip.")
 @click.option("-f", "--frames", "--limit", type=int, metavar="N", help="Frames to compare.  [default: all]")
 @click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where to decode.  [default: auto]")
@@ -93,6 +82,7 @@ def metrics(
     *,
     ref: str,
     dist: str,
+    pixels: PixelOptions,
     layers: int | None,
     metrics: tuple[str, ...] | None,
     as_json: bool,
@@ -102,12 +92,6 @@ def metrics(
     quiet: bool,
     verbose: bool,
     progress: str | None,
-    y4m: bool,
-    size: tuple[int, int] | None,
-    pix_fmt: str | None,
-    fps: Fraction | None,
-    range_: str | None,
-    colormatrix: str | None,
 ) -> None:
     """Compare DIST (a .pgs stream, or whatever pgsvc-encode takes) with REF (whatever pgsvc-encode takes).
 
@@ -119,21 +103,7 @@ def metrics(
         raise ConfigError("got standard input as REF and as DIST, allowed once")
     with ExitStack() as stack:
         console = stack.enter_context(Console(NAME, progress=progress, quiet=quiet, verbose=verbose))
-        from pgsvc_codec.media.source import open_source
-
-        reference = stack.enter_context(
-            open_source(
-                ref,
-                size=size,
-                pix_fmt=pix_fmt,
-                fps=fps,
-                range=None if range_ in (None, "auto") else Range(range_),
-                matrix=None if colormatrix in (None, "auto") else Matrix[colormatrix.upper()],
-                y4m=y4m,
-                seek=seek,
-                frames=frames,
-            )
-        )
+        reference = stack.enter_context(pixels.open(ref, seek=seek, frames=frames))
         distorted = _open_distorted(dist, reference, layers, frames, device, stack)
         _check_alike(reference.info, distorted, console)
         if reference.assumed:

@@ -26,7 +26,7 @@ from pgsvc_codec.train.schedule import LevelWeights, all_levels, cyclic, full_le
 from pgsvc_codec.train.stack import FloatFit, FrameFit, Method, Reference, Stack
 
 METHODS: dict[str, Method] = {"natural": natural, "paper": paper}
-_LEVEL_SCHEDULES: dict[str, Callable[[int, int], LevelWeights]] = {"all": all_levels, "cyclic": cyclic}
+LEVEL_SCHEDULES: dict[str, Callable[[int, int], LevelWeights]] = {"all": all_levels, "cyclic": cyclic}
 
 
 class Strategy(NamedTuple):
@@ -110,7 +110,7 @@ def _fit_stacks(
 ) -> list[_Fit]:
     """Fit the stacks of the plan's strategy, from the base up; layers above see what those below came to."""
     strategy = STRATEGIES[plan.strategy]
-    schedule = strategy.schedule or _LEVEL_SCHEDULES[plan.level_schedule]
+    schedule = strategy.schedule or LEVEL_SCHEDULES[plan.level_schedule]
     num_layers = objective.num_levels
     sizes = sizes or plan.layer_splats
     if not strategy.layerwise:
