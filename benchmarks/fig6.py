@@ -32,6 +32,7 @@ from pgsvc_codec.video import VideoInfo
 
 KEYS = ["picture", "scalability", *experiment.KEYS]
 COLUMNS = [*KEYS, *experiment.level_columns("psnr", "splats", "width", "height"), "iterations_spent", "seconds"]
+DEFAULT_CROP = 128  # pixels per side, so that a sheet stays small
 
 
 class Crop(NamedTuple):
@@ -77,7 +78,7 @@ def choose_crop(picture: Picture, options: argparse.Namespace) -> Crop:
         ConfigError: the crop lies outside the picture.
     """
     width, height = picture.info.width, picture.info.height
-    size = options.crop_size or min(width, height, 160)
+    size = options.crop_size or min(width, height, DEFAULT_CROP)
     if not 1 <= size <= min(width, height):
         raise ConfigError(f"crop size: got {size}, allowed 1..{min(width, height)}")
     if options.crop is None:
@@ -113,7 +114,8 @@ def fit_all(
 
 def plot(picture: Picture, crop: Crop, scalability: str, fits: dict[str, LevelFit]) -> None:
     """The sheet: a row for the source and one for each strategy, a column for each level."""
-    figure, axes = plots.panels(len(fits) + 1, len(LEVELS), width=1.9, height=2.1)
+    side = max(crop.size, DEFAULT_CROP) / 85  # inches, so that no pixel gets lost
+    figure, axes = plots.panels(len(fits) + 1, len(LEVELS), width=side, height=side + 0.2)
     any_fit = next(iter(fits.values()))
     rows = {"source": (any_fit.references, [""] * len(LEVELS))}
     for strategy, fit in fits.items():
@@ -136,7 +138,7 @@ def main() -> None:
     parser.add_argument("picture", nargs="?", type=Path, default=KODAK)
     parser.add_argument("--scalability", nargs="+", choices=SCALABILITIES, default=list(SCALABILITIES))
     parser.add_argument("--crop", nargs=2, type=int, metavar=("X", "Y"), help="left and top; default: most detail")
-    parser.add_argument("--crop-size", type=int, metavar="N", help="pixels per side; default: 160, if there are")
+    parser.add_argument("--crop-size", type=int, metavar="N", help=f"pixels per side; default: {DEFAULT_CROP}")
     shown = ["pruning", "monolithic", "sequential", "joint"]
     experiment.add_options(parser, experiment.SPLATS[:1], shown, STRATEGIES)
     options = parser.parse_args()
