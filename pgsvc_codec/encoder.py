@@ -294,6 +294,8 @@ def encode_monolithic(
     """
     info = source.info
     plan = config.resolve(info.width, info.height, info.rate, still=source.still)
+    if len(sinks) != plan.num_layers:
+        raise ConfigError(f"sinks: got {len(sinks)}, allowed {plan.num_layers}, one per level")
     levels = LevelSizes(info, plan.level_sizes, load(config.device))
     jobs = []
     for level, ((width, height), sink) in enumerate(zip(plan.level_sizes, sinks, strict=True), start=1):

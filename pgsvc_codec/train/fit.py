@@ -46,15 +46,23 @@ STRATEGIES = {
 }
 
 
-def fit_intra(objective: Objective, plan: EncodePlan, rng: np.random.Generator) -> FrameFit:
+def fit_intra(
+    objective: Objective, plan: EncodePlan, rng: np.random.Generator, start: FloatFit | None = None
+) -> FrameFit:
     """Fit an I-frame from nothing but its picture, quantised.
 
     Args:
         objective: of the frame, one level per layer.
+        start: a float fit of the same plan, to be quantised: only the iterations under quantisation are spent.
     """
     method = METHODS[plan.method]
-    background = method.background(objective)
-    return _joined(_fit_stacks(objective, plan, rng, plan.iterations_intra, background, method.intra))
+    background = method.background(objective) if start is None else start.background
+
+    def fit(stack: Stack, background: NDArray[np.float32]) -> FrameFit:
+        chosen = start and start.layers[stack.first : stack.first + len(stack.sizes)]
+        return method.intra(stack._replace(start=chosen), background)
+
+    return _joined(_fit_stacks(objective, plan, rng, plan.iterations_intra, background, fit))
 
 
 def fit_inter(

@@ -26,6 +26,7 @@ _PROBE_SPLATS = 5000  # of the small fits (GSVC)
 _PROBE_ITERATIONS = 500
 _MOST_HISTORY = 64  # frames that an outlier is judged against
 _LEAST_SPREAD = 0.1  # of the jumps: where nothing ever changes, noise is no outlier
+_MOST_SPREAD = 0.2
 _OUTLIER = 3.0  # spreads beyond the median, at the default threshold
 _DEFAULT_THRESHOLD = 40.0
 _TINY = 1e-12  # below any loss that matters: a perfect fit has a logarithm
@@ -114,4 +115,5 @@ class DynamicKeyframes:
             return 0.0
         median = float(np.median(self._jumps))
         spread = 1.4826 * float(np.median(np.abs(np.array(self._jumps) - median)))
-        return max(median, 0.0) + self._tolerance * max(spread, _LEAST_SPREAD)
+        # while the chain is young its fits improve by leaps, which is no excuse for a jump the other way
+        return max(median, 0.0) + self._tolerance * min(max(spread, _LEAST_SPREAD), _MOST_SPREAD)

@@ -33,7 +33,7 @@ from pgsvc_codec.coding.quant import (
 )
 from pgsvc_codec.splats import FloatArray, Splats
 from pgsvc_codec.train.grid import LayerGrid
-from pgsvc_codec.train.plain import PlainModel, keep_in_reach, plain_gradients
+from pgsvc_codec.train.plain import PlainModel, plain_gradients, raise_lengths
 
 _DECAY = 0.8  # of the moving averages that codebook entries are
 _LEAST_SCALE = 1e-3  # pixels
@@ -105,7 +105,7 @@ class CodedPart:
             shown_lengths = shown_lengths + torch.from_numpy(reference.cholesky)
             shown_hues = reference.colors + shown_hues
         shown_colors = torch.from_numpy(shown_hues)
-        keep_in_reach(shown_means, shown_lengths)
+        raise_lengths(shown_lengths)
         self._commitment = colors - shown_colors
         return shown_means, shown_lengths, shown_colors
 
@@ -120,7 +120,7 @@ class CodedPart:
         quantizer = self._tables.cholesky
         inside = (self._position >= quantizer.low) & (self._position <= quantizer.high)
         if self.learn:
-            gradient_scale = 1.0 / math.sqrt(max(lengths.numel(), 1) * quantizer.high)
+            gradient_scale = 1.0 / math.sqrt(max(len(lengths), 1) * quantizer.high)
             by_scale = torch.where(inside, self._levels - self._position, self._levels)
             self.scale.grad = gradient_scale * (lengths * by_scale).sum(dim=0)
             self.offset.grad = gradient_scale * (lengths * ~inside).sum(dim=0)

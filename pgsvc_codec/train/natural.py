@@ -109,6 +109,8 @@ def _descent(
 
 def _fit_free(stack: Stack, background: NDArray[np.float32], iterations: int) -> SplatModel:
     """The part of an I-frame's fit that knows no quantiser."""
+    if stack.start is not None:
+        return SplatModel(Splats.concatenate(stack.start), stack.ends, *_size(stack))
     if stack.ranked:
         return _fit_ranked(stack, background, iterations)
     splats = start_splats(stack.objective, background, stack.ends, stack.rng)

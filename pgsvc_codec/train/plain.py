@@ -56,7 +56,8 @@ class PlainModel:
 
     def settle(self) -> None:
         """After an optimiser's step: means inside the frame, lengths off zero."""
-        keep_in_reach(self.means, self.cholesky)
+        self.means.clamp_(-1.0, _LAST_MEAN)
+        raise_lengths(self.cholesky)
 
     def fold_weights(self) -> None:
         """Make the shown colours the colours; weights are 1 from here on, and no longer learned."""
@@ -88,9 +89,8 @@ def plain_gradients(
     return means, torch.stack([(m11 - l2 * slant) / l1, slant, m22 / l3], dim=1), colors
 
 
-def keep_in_reach(means: torch.Tensor, cholesky: torch.Tensor) -> None:
-    """Clamp, in place, means to [-1, 1) and |l1|, |l3| to what a decoder allows at least; lengths keep their sign."""
-    means.clamp_(-1.0, _LAST_MEAN)
+def raise_lengths(cholesky: torch.Tensor) -> None:
+    """Make |l1| and |l3| what a decoder allows at least, in place; they keep their sign."""
     for column in (0, 2):
         lengths = cholesky[:, column]
         cholesky[:, column] = torch.copysign(lengths.abs().clamp(min=float(MIN_LENGTH)), lengths)

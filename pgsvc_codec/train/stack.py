@@ -32,6 +32,7 @@ class Stack(NamedTuple):
     rng: np.random.Generator
     ranked: bool = False  # layers are cut by contribution from one fit of all splats
     observe: Observer | None = None
+    start: Sequence[Splats] | None = None  # the layers of an I-frame, fitted already; only the quantisers are wanted
 
     @property
     def ends(self) -> list[int]:

@@ -59,7 +59,9 @@ def test_what_it_says(clip: Path, here: Run, folder: Path) -> None:
     assert re.fullmatch(r"encoded 2 frames in [0-9.]+ s \([0-9.]+ fps\) on cpu, [0-9.]+ k?B", done.lines[7])
     assert here("encode", clip, "o.pgs", *QUICK, "-f", 1, "-y", "-q") == Outcome(0, b"", "")
     done = here("encode", clip, "o.pgs", *QUICK, "-f", 1, "-y", "-v", "--layer-split", "2,1,1.5")
-    assert done.lines[3].startswith("plan     splats of the layers 27,13,20, strategy joint, levels trained: all, scene")
+    assert done.lines[3].startswith(
+        "plan     splats of the layers 27,13,20, strategy joint, levels trained: all, scene"
+    )
 
 
 def test_the_report_is_that_of_the_file(stream: Encoded) -> None:
@@ -220,7 +222,11 @@ def test_what_options_say_of_the_input(clip: Path, here: Run, folder: Path) -> N
         (["{}", "o.pgs", "-L", "2", "--layer-split", "1,1,1"], 2, "layer split: got 3 shares, allowed 2"),
         (["{}", "o.pgs", "--layer-split", "a"], 2, "got 'a', allowed numbers such as 1,1,2.5"),
         (["{}", "o.pgs", "--layer-res", "9x9"], 2, "level sizes: got some, allowed scalability resolution"),
-        (["{}", "o.pgs", "--scalability", "resolution", "--layer-res", "9x9,64x48"], 2, "level sizes: got 2, allowed 3"),
+        (
+            ["{}", "o.pgs", "--scalability", "resolution", "--layer-res", "9x9,64x48"],
+            2,
+            "level sizes: got 2, allowed 3",
+        ),
         (
             ["{}", "o.pgs", "--scalability", "resolution", "--layer-res", "9x9,8x9,64x48"],
             2,

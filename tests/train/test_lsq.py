@@ -78,7 +78,7 @@ def test_scale_and_offset_follow_their_slopes(rng, inter):
     gradient = torch.from_numpy((np.cos(shown.double().numpy()) * pull).astype(np.float32))
     behind = gradient.clone()
     part.pull(behind, torch.zeros(40, 3), np.ones(40))
-    gradient_scale = 1 / math.sqrt(gradient.numel() * high)
+    gradient_scale = 1 / math.sqrt(len(gradient) * high)
     np.testing.assert_allclose(part.scale.grad.numpy(), gradient_scale * by_scale, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(part.offset.grad.numpy(), gradient_scale * by_offset, rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(behind.numpy(), np.where(inside, gradient.numpy(), 0), "straight through, or not")

@@ -122,7 +122,7 @@ def test_a_fit_that_gets_better_goes_on():
     assert all(step.gradient_norm > 0 for step in seen)
 
 
-def test_rates_are_halved_on_and_on_under_quantisation_too(monkeypatch):
+def test_rates_are_halved_and_under_quantisation_fall_to_nothing(monkeypatch):
     scales = []
 
     class Recorded(paper.Adan):
@@ -133,7 +133,10 @@ def test_rates_are_halved_on_and_on_under_quantisation_too(monkeypatch):
     monkeypatch.setattr(paper, "Adan", Recorded)
     monkeypatch.setattr(paper, "_HALVING", 10)
     paper.intra(stack_of(scene(*TINY), [4, 4], 30), BLACK)
-    assert scales == [1.0] * 10 + [0.5] * 10 + [0.25] * 10
+    assert scales[:24] == [1.0] * 10 + [0.5] * 10 + [0.25] * 4
+    assert scales[24] == pytest.approx(0.25 * 0.3), "a fifth of the iterations"
+    assert scales[24:] == sorted(scales[24:], reverse=True)
+    assert scales[-1] < 0.02
 
 
 def test_a_probe_starts_where_it_is_told_and_shows_the_full_level():

@@ -11,7 +11,7 @@ from scenes import assert_equal_splats, objective_of, scene, some_splats
 
 from pgsvc_codec.render import reference
 from pgsvc_codec.splats import MIN_LENGTH, Splats
-from pgsvc_codec.train.plain import PlainModel, keep_in_reach
+from pgsvc_codec.train.plain import PlainModel
 
 
 @pytest.fixture
@@ -77,11 +77,12 @@ def test_layers_follow_the_rows_that_are_kept(rows):
 
 
 def test_settling_keeps_means_inside_and_lengths_off_zero():
-    means = torch.tensor([[-1.5, 1.0], [0.25, 7.0]])
-    cholesky = torch.tensor([[1e-4, -3.0, -1e-4], [-0.0, 2.0, 5.0]])
-    keep_in_reach(means, cholesky)
+    model = PlainModel(some_splats(np.random.default_rng(1), 2), [2], 64, 48)
+    model.means[:] = torch.tensor([[-1.5, 1.0], [0.25, 7.0]])
+    model.cholesky[:] = torch.tensor([[1e-4, -3.0, -1e-4], [-0.0, 2.0, 5.0]])
+    model.settle()
     below_one = float(np.nextafter(np.float32(1), np.float32(0)))
-    np.testing.assert_array_equal(means.numpy(), np.array([[-1, below_one], [0.25, below_one]], np.float32))
+    np.testing.assert_array_equal(model.means.numpy(), np.array([[-1, below_one], [0.25, below_one]], np.float32))
     shortest = float(MIN_LENGTH)
     expected = [[shortest, -3, -shortest], [-shortest, 2, 5]]
-    np.testing.assert_array_equal(cholesky.numpy(), np.array(expected, np.float32))
+    np.testing.assert_array_equal(model.cholesky.numpy(), np.array(expected, np.float32))
