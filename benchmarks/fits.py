@@ -60,6 +60,7 @@ class LevelFit:
     splats: list[int]  # up to each level
     seconds: float  # of fitting, as it was when the fit was made
     iterations: int  # that were spent, over all layers
+    fit: FloatFit | None = None  # of all levels together
 
     def psnr(self, info: VideoInfo) -> list[float]:
         """Per level, dB: over all samples of RGB, 6:1:1 of Y′CbCr."""
@@ -144,7 +145,7 @@ def _fit(picture: Picture, config: EncodeConfig, observe: LayerObserver | None) 
         seconds, iterations = time.monotonic() - started, spent
         _save(path, fit, seconds, iterations)
     ends = [int(end) for end in accumulate(len(layer) for layer in fit.layers)]
-    return LevelFit(levels.paint(fit.layers, fit.background), references, ends, seconds, iterations)
+    return LevelFit(levels.paint(fit.layers, fit.background), references, ends, seconds, iterations, fit)
 
 
 def _fingerprint(picture: Picture, plan: EncodePlan) -> str:

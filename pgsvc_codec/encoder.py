@@ -32,7 +32,7 @@ from pgsvc_codec.train.keyframes import KeyframeRule, is_foreign, keyframe_rule
 from pgsvc_codec.train.levels import LevelSizes
 from pgsvc_codec.train.motion import Motion, estimate_motion
 from pgsvc_codec.train.objective import Objective
-from pgsvc_codec.train.stack import FrameFit, Reference
+from pgsvc_codec.train.stack import FloatFit, FrameFit, Reference
 from pgsvc_codec.video import Chroma, Range, VideoInfo
 
 
@@ -105,14 +105,26 @@ class _OpenGop:
         return [splats for splats in decoded if splats is not None]
 
 
+class _Job(NamedTuple):
+    """One stream to write."""
+
+    info: VideoInfo
+    plan: EncodePlan
+    device: str
+    sink: BinaryIO
+    start: FloatFit | None = None
+
+
 class _Encoder:
     """State of one `encode`."""
 
-    def __init__(self, info: VideoInfo, plan: EncodePlan, device: str, writer: StreamWriter) -> None:
+    def __init__(self, job: _Job, writer: StreamWriter) -> None:
+        info, plan = job.info, job.plan
         self.info = info
         self.plan = plan
         self.writer = writer
-        self.levels = LevelSizes(info, plan.level_sizes, load(device))
+        self.levels = LevelSizes(info, plan.level_sizes, load(job.device))
+        self._start = job.start
         self.num_layers = plan.num_layers
         self.frames = 0
         self.gops = 0
@@ -141,7 +153,8 @@ class _Encoder:
         # a seed per frame: a GOP then does not depend on how many random numbers earlier ones drew
         rng = np.random.default_rng([self.plan.seed, self.frames])
         if self._gop.frames == 0 or motion is None:
-            self._code_intra(self._gop, fit_intra(objective, self.plan, rng))
+            start = None if self.frames else self._start
+            self._code_intra(self._gop, fit_intra(objective, self.plan, rng, start))
         else:
             self._code_inter(self._gop, self._fit_inter(self._gop, objective, motion, rng))
         self._account(self._gop, references)
@@ -245,6 +258,7 @@ def encode(
     progress: Callable[[Progress], None] | None = None,
     seekable: bool = True,
     spool_dir: str | None = None,
+    start: FloatFit | None = None,
 ) -> EncodeReport:
     """Encode all frames of a source.
 
@@ -256,6 +270,7 @@ def encode(
         seekable: False writes GOP by GOP, with the index at the end, for pipes.
         spool_dir: where segments wait, in a nameless file, for the index that goes in front of them; None = the
             system's folder for temporary files.
+        start: a float fit of the first frame with these options (`train.fit.fit_float`), only to be quantised.
 
     Raises:
         ConfigError: options do not fit the source or each other.
@@ -267,7 +282,7 @@ def encode(
         raise ConfigError(f"layers: got {config.layers}, allowed 1 in a stream of strategy monolithic")
     info = source.info
     plan = config.resolve(info.width, info.height, info.rate, still=source.still and seekable)
-    job = _Job(info, plan, config.device, sink)
+    job = _Job(info, plan, config.device, sink, start)
     return _encode(source, [job], lambda frame: [frame], progress, seekable=seekable, spool_dir=spool_dir)[0]
 
 
@@ -304,15 +319,6 @@ def encode_monolithic(
     return _encode(source, jobs, levels.references, progress, seekable=True, spool_dir=spool_dir)
 
 
-class _Job(NamedTuple):
-    """One stream to write."""
-
-    info: VideoInfo
-    plan: EncodePlan
-    device: str
-    sink: BinaryIO
-
-
 def _encode(
     source: FrameSource,
     jobs: Sequence[_Job],
@@ -326,15 +332,15 @@ def _encode(
     started = time.monotonic()
     with ExitStack() as stack:
         encoders = []
-        for info, plan, device, sink in jobs:
+        for job in jobs:
             writer = StreamWriter(
-                sink,
-                _stream_header(info, plan),
-                progression=plan.progression,
+                job.sink,
+                _stream_header(job.info, job.plan),
+                progression=job.plan.progression,
                 seekable=seekable,
                 spool_dir=spool_dir,
             )
-            encoders.append(_Encoder(info, plan, device, stack.enter_context(writer)))
+            encoders.append(_Encoder(job, stack.enter_context(writer)))
         for frame in source:
             for encoder, part in zip(encoders, frames(frame), strict=True):
                 encoder.add(part)
