@@ -234,7 +234,26 @@ def test_figure_8(run: Callable[..., None], folder: Path, picture: Path, clip: P
     assert state(folder) == before
 
 
-@pytest.mark.parametrize("name", ["table1", "fig2_fig5", "fig6", "fig7", "fig8"])
+def test_quantised(run: Callable[..., None], folder: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("quantised", picture, *QUICK, "--strategy", "joint", "sequential", "--tuning", "0.5")
+    run(*arguments)
+    rows = rows_of(folder / "results" / "quantised.tsv")
+    assert [(row["strategy"], row["tuning"]) for row in rows] == [("joint", "0.5"), ("sequential", "0.5")]
+    for row in rows:
+        assert float(row["loss"]) == pytest.approx(float(row["float_3"]) - float(row["psnr_3"]), abs=2e-4)
+        assert float(row["bits_per_splat"]) == pytest.approx(int(row["size_bytes"]) * 8 / 60, abs=1e-3)
+        assert all(abs(before - after) < 3 for before, after in zip(*levels_of(row), strict=True))
+    assert "largest loss" in capsys.readouterr().out
+    before = state(folder)
+    run(*arguments)
+    assert state(folder) == before
+
+
+def levels_of(row: dict[str, str]) -> tuple[list[float], list[float]]:
+    return floats(row, "float_1", "float_2", "float_3"), floats(row, "psnr_1", "psnr_2", "psnr_3")
+
+
+@pytest.mark.parametrize("name", ["table1", "quantised", "fig2_fig5", "fig6", "fig7", "fig8"])
 def test_commands_say_what_is_not_there(
     run: Callable[..., None], capsys: pytest.CaptureFixture[str], folder: Path, name: str
 ) -> None:
