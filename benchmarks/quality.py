@@ -7,12 +7,10 @@ from statistics import fmean
 from types import TracebackType
 from typing import NamedTuple, Self
 
-import numpy as np
-
 from pgsvc_codec.metrics.psnr import PsnrMeter
 from pgsvc_codec.metrics.structural import StructuralMeter, smallest_side
 from pgsvc_codec.metrics.vmaf import MIN_SIDE, VmafMeter
-from pgsvc_codec.picture import Frame, Plane, color_transform, from_unit, matching_info, to_unit
+from pgsvc_codec.picture import Frame, luma_of
 from pgsvc_codec.video import Chroma, VideoInfo
 
 
@@ -46,7 +44,7 @@ class LevelMeter(AbstractContextManager["LevelMeter"]):
             if side >= smallest_side(is_multiscale=True)
             else None
         )
-        self._vmaf = VmafMeter(_luma_info(info).max_code) if side >= MIN_SIDE else None
+        self._vmaf = VmafMeter(info.max_code) if side >= MIN_SIDE else None
 
     def __enter__(self) -> Self:
         return self
@@ -63,7 +61,7 @@ class LevelMeter(AbstractContextManager["LevelMeter"]):
         if self._structural is not None:
             self._structural.add(reference, picture)
         if self._vmaf is not None:
-            self._vmaf.add(_luma(reference, self._info), _luma(picture, self._info))
+            self._vmaf.add(luma_of(reference, self._info), luma_of(picture, self._info))
 
     def finish(self) -> Quality:
         """Of all frames; to be asked for once."""
@@ -72,18 +70,3 @@ class LevelMeter(AbstractContextManager["LevelMeter"]):
             ms_ssim=None if self._structural is None else self._structural.mean,
             vmaf=None if self._vmaf is None else fmean(self._vmaf.finish()),
         )
-
-
-def _luma_info(info: VideoInfo) -> VideoInfo:
-    """What `_luma` is of."""
-    return matching_info(info, "gray") if info.chroma is Chroma.RGB else info
-
-
-def _luma(frame: Frame, info: VideoInfo) -> Plane:
-    """The luma of a frame; that of RGB in limited range, for which VMAF was made."""
-    target = _luma_info(info)
-    if target is info:
-        return frame[0]
-    matrix, offset = color_transform(info, target)
-    luma = np.tensordot(matrix[0], np.stack(to_unit(frame, info)), 1) + offset[0]
-    return from_unit((luma.astype(np.float32),), target)[0]

@@ -238,6 +238,21 @@ def to_rgb(frame: Frame, info: VideoInfo) -> NDArray[np.uint8]:
     return np.stack(from_unit(tuple(rgb), target), axis=-1)
 
 
+def luma_of(frame: Frame, info: VideoInfo) -> Plane:
+    """The luma of a frame, at its depth; that of RGB in limited range, as `matching_info` makes gray of it.
+
+    Raises:
+        InputError: RGB planes are not those of ``info``.
+    """
+    if info.chroma is not Chroma.RGB:
+        return frame[0]
+    target = matching_info(info, "gray")
+    matrix, offset = color_transform(info, target)
+    # term by term: a matrix product may round otherwise elsewhere
+    luma = sum((weight * plane for weight, plane in zip(matrix[0], to_unit(frame, info), strict=True)), offset[0])
+    return from_unit((np.asarray(luma, np.float32),), target)[0]
+
+
 def matching_info(info: VideoInfo, pix_fmt: str) -> VideoInfo:
     """The same video in another pixel format.
 

@@ -13,6 +13,7 @@ from pgsvc_codec.picture import (
     check_frame,
     color_transform,
     from_unit,
+    luma_of,
     matching_info,
     plane_grids,
     resample,
@@ -407,3 +408,16 @@ def test_planes_that_do_not_fit_their_grids_are_refused() -> None:
         resample(planes[:2], grids, grids)
     with pytest.raises(InputError, match=r"frame plane 1: got \(12, 15\), allowed \(12, 16\)"):
         resample((planes[0], planes[1][:, :-1], planes[2]), grids, grids)
+
+
+def test_luma_of_rgb_is_weighted_and_limited() -> None:
+    info = VideoInfo(3, 1, chroma=Chroma.RGB, matrix=Matrix.RGB, range=Range.FULL)
+    frame = tuple(np.array([row], np.uint8) for row in ([0, 255, 255], [0, 255, 0], [0, 255, 0]))
+    # BT.601 below 720 rows: 16 + 219 * (0, 1, 0.299)
+    np.testing.assert_array_equal(luma_of(frame, info), [[16, 235, 81]])
+
+
+def test_luma_of_the_rest_is_their_first_plane() -> None:
+    info = VideoInfo(4, 2)
+    frame = tuple(np.full(shape, 7, np.uint8) for shape in info.plane_shapes)
+    assert luma_of(frame, info) is frame[0]

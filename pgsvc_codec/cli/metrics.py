@@ -36,7 +36,7 @@ from pgsvc_codec.video import Chroma, VideoInfo
 if TYPE_CHECKING:
     from pgsvc_codec.decoder import Decoder
     from pgsvc_codec.media.source import Source
-    from pgsvc_codec.picture import Frame, Plane
+    from pgsvc_codec.picture import Frame
 
 NAME = "pgsvc-metrics"
 
@@ -275,13 +275,13 @@ class _Measured:
             if name in wanted and allows(name.upper(), smallest_side(is_multiscale=is_multiscale))
         }
         self._vmaf = (
-            stack.enter_context(VmafMeter(_luma_info(info).max_code))
-            if "vmaf" in wanted and allows("VMAF", MIN_SIDE)
-            else None
+            stack.enter_context(VmafMeter(info.max_code)) if "vmaf" in wanted and allows("VMAF", MIN_SIDE) else None
         )
 
     def add(self, number: int, reference: Frame, distorted: Frame) -> None:
         """Take in the frame of a number."""
+        from pgsvc_codec.picture import luma_of
+
         info = self.level.info
         self.frames.append(number)
         if self._native is not None:
@@ -291,7 +291,7 @@ class _Measured:
         for name, meter in self._structural.items():
             self._note(_key(name), meter.add(reference, distorted))
         if self._vmaf is not None:
-            self._vmaf.add(_luma(reference, info), _luma(distorted, info))
+            self._vmaf.add(luma_of(reference, info), luma_of(distorted, info))
 
     def _note(self, key: str, score: float) -> None:
         self._scores.setdefault(key, []).append(score)
@@ -373,25 +373,6 @@ def _rgb(frame: Frame, info: VideoInfo) -> Frame:
     from pgsvc_codec.picture import to_rgb
 
     return tuple(to_rgb(frame, info).transpose(2, 0, 1))
-
-
-def _luma_info(info: VideoInfo) -> VideoInfo:
-    """What `_luma` is of."""
-    from pgsvc_codec.picture import matching_info
-
-    return matching_info(info, "gray") if info.chroma is Chroma.RGB else info
-
-
-def _luma(frame: Frame, info: VideoInfo) -> Plane:
-    """The luma of a frame; that of RGB in limited range, for which VMAF was made."""
-    if info.chroma is not Chroma.RGB:
-        return frame[0]
-    from pgsvc_codec.picture import color_transform, from_unit, to_unit
-
-    target = _luma_info(info)
-    matrix, offset = color_transform(info, target)
-    luma = sum((weight * plane for weight, plane in zip(matrix[0], to_unit(frame, info), strict=True)), offset[0])
-    return from_unit((luma.astype("float32"),), target)[0]
 
 
 def _key(metric: str) -> str:
