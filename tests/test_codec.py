@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from streams import with_level_sizes
+from level_sizes import with_level_sizes
 
 from pgsvc_codec import Decoder, EncodeConfig, encode, encode_monolithic
 from pgsvc_codec.coding.gop import decode_gop

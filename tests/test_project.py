@@ -303,6 +303,12 @@ def test_ways_of_training_of_options_are_those_of_the_fit() -> None:
 # Hygiene
 
 
+def test_modules_that_scripts_and_tests_import_by_name_differ() -> None:
+    """Both folders are searched for modules in one run of the tests."""
+    names = [{path.stem for path in (ROOT / folder).rglob("*.py")} for folder in ("benchmarks", "tests")]
+    assert names[0] & names[1] == set()
+
+
 @pytest.mark.parametrize(
     "pattern",
     [

@@ -11,9 +11,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import spec_renderer
+from level_sizes import with_level_sizes
 from spec_container import StreamError, read_stream
 from spec_decoder import SpecLayerDecoder
-from streams import with_level_sizes
 
 from pgsvc_codec.coding.gop import decode_gop
 from pgsvc_codec.config import EncodeConfig

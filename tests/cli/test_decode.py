@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import CLIP, CLIP_FRAMES, QUICK, Encoded, Outcome, command_line, y4m_of
-from streams import with_level_sizes
+from level_sizes import with_level_sizes
 
 from pgsvc_codec.decoder import Decoder
 from pgsvc_codec.format.container import StreamReader

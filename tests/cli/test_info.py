@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from streams import with_level_sizes
+from level_sizes import with_level_sizes
 
 from pgsvc_codec import __version__
 from pgsvc_codec.cli.info import info

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import CLIP, CLIP_FRAMES, Encoded, Outcome, clip_frame, y4m_of
-from streams import with_level_sizes
+from level_sizes import with_level_sizes
 
 from pgsvc_codec import __version__
 from pgsvc_codec.cli.common import execute
