@@ -86,7 +86,7 @@ class CodedPart:
     def decoded(self, means: torch.Tensor, cholesky: torch.Tensor, colors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What a decoder makes of these rows; remembers what `pull` needs."""
         reference = self._reference
-        lengths, hues = cholesky, colors.numpy()
+        lengths, color_values = cholesky, colors.numpy()
         if reference is None:
             keys = position_keys(means.numpy(), self._tables.position_fraction_bits)
             shown_means = torch.from_numpy(position_values(keys, self._tables.position_fraction_bits))
@@ -94,17 +94,17 @@ class CodedPart:
             scale = np.float32(2.0 ** (FLOAT12_FRACTION_BITS - self._tables.position_fraction_bits))
             steps = float12_values(float12_codes((means.numpy() - reference.means) / scale))
             shown_means = torch.from_numpy(reference.means + steps * scale)
-            lengths, hues = lengths - torch.from_numpy(reference.cholesky), hues - reference.colors
+            lengths, color_values = lengths - torch.from_numpy(reference.cholesky), color_values - reference.colors
         self._position = (lengths - self.offset) / self.scale
         quantizer = self._tables.cholesky
         self._levels = self._position.round().clamp(quantizer.low, quantizer.high)
         shown_lengths = self._levels * self.scale + self.offset
-        self._hues, self._entries = hues, self._nearest(hues)
-        shown_hues = self._codebooks().decode(self._entries)
+        self._color_values, self._entries = color_values, self._nearest(color_values)
+        shown_values = self._codebooks().decode(self._entries)
         if reference is not None:
             shown_lengths = shown_lengths + torch.from_numpy(reference.cholesky)
-            shown_hues = reference.colors + shown_hues
-        shown_colors = torch.from_numpy(shown_hues)
+            shown_values = reference.colors + shown_values
+        shown_colors = torch.from_numpy(shown_values)
         raise_lengths(shown_lengths)
         self._commitment = colors - shown_colors
         return shown_means, shown_lengths, shown_colors
@@ -135,12 +135,12 @@ class CodedPart:
     def _codebooks(self) -> Codebooks:
         return Codebooks.on_grid(self._stages, FLOAT16_FRACTION_BITS) if self.learn else self._tables.colors
 
-    def _nearest(self, hues: FloatArray) -> NDArray[np.int32]:
+    def _nearest(self, color_values: FloatArray) -> NDArray[np.int32]:
         """[n, M] entries, stage by stage (Eq. 11)."""
         entries = []
-        rest = hues
+        rest = color_values
         for stage in self._codebooks().stages:
-            errors = np.zeros((len(hues), len(stage)), np.float32)
+            errors = np.zeros((len(color_values), len(stage)), np.float32)
             for channel in range(stage.shape[1]):
                 errors += (rest[:, channel, None] - stage[:, channel]) ** 2
             entries.append(errors.argmin(axis=1).astype(np.int32))
@@ -149,7 +149,7 @@ class CodedPart:
 
     def _follow(self, areas: NDArray[np.float64]) -> None:
         """Move every entry towards the mean of what chose it; entries that nothing chooses stay."""
-        rest = self._hues.astype(np.float64)
+        rest = self._color_values.astype(np.float64)
         if not self._averages:
             self._averages = [(np.zeros(len(stage)), np.zeros_like(stage)) for stage in self._stages]
         for stage, (weights, sums), chosen in zip(self._stages, self._averages, self._entries.T, strict=True):
