@@ -53,3 +53,18 @@ def test_skipped_splats_stay_as_they_are(fitted, rng):
     descent = descent_of(model, objective, background, 20, RATE)
     settle_on_grid(model, descent, grids, 20, rng, skipped)
     assert_equal_splats(model.splats()[skipped], before[skipped])
+
+
+def test_layers_settle_from_the_base_up_and_nothing_moves_once_all_have(fitted, rng, monkeypatch):
+    objective, background, model, grids = fitted
+    descent = descent_of(model, objective, background, 160, RATE)
+    held = []
+    hold, run = model.hold, descent.run
+    monkeypatch.setattr(model, "hold", lambda rows: (held.append(rows.geometry.copy()), hold(rows))[1])
+    spent = []
+    monkeypatch.setattr(descent, "run", lambda count: (spent.append(count), run(count))[1])
+    settle_on_grid(model, descent, grids, 160, rng, np.zeros(120, np.bool_))
+    assert spent == [10] * 15, "the last of 16 parts leaves none to make up for it"
+    for rows in held[:8]:
+        layers = np.searchsorted(ENDS, np.flatnonzero(rows), side="right")
+        assert all(rows[:end].all() for end in ENDS[: layers.max()]), "lower layers are there before higher ones begin"
