@@ -89,6 +89,8 @@ def report(rows: list[dict[str, str]]) -> None:
             f"{mean['strategy']:>12} {mean['splats']:>6} splats, preset {mean['preset']}, {mean['iterations']} "
             f"iterations, {mean['pictures']} pictures: {levels} dB, {similarity}, {mean['seconds']:.0f} s"
         )
+    # averages over other pictures do not compare
+    means = [mean for mean in means if mean["pictures"] == max(other["pictures"] for other in means)]
     figure, axes = plots.panels(1, 2)
     for axis, column, name, place in zip(
         axes[0], ("psnr_3", "ms_ssim_3"), ("PSNR, dB", "MS-SSIM"), (0, 1), strict=True
@@ -104,7 +106,7 @@ def report(rows: list[dict[str, str]]) -> None:
             points = [(splats, values[place]) for (name_, splats), values in PAPER.items() if name_ == strategy]
             axis.plot(*zip(*points, strict=True), "k--" if strategy == "joint" else "k:", label=f"paper, {strategy}")
         axis.set(xlabel="splats", ylabel=name)
-    axes[0, 0].legend(fontsize="small")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     plots.save(figure, "table1")
 
 
