@@ -194,11 +194,10 @@ def _as_raw(info: VideoInfo) -> dict[str, Any]:
 
 
 def _decoded_level(decoder: Decoder, number: int, info: VideoInfo, limit: int | None) -> _Level:
-    record = decoder.reader.header.layers.levels[min(number, decoder.num_layers) - 1]
-    size = record.width, record.height
+    width, height = size = decoder.level_size(number)
     frames = decoder.frames(layers=number, size=size, pix_fmt=info.pix_fmt, range=info.range, stop=limit)
     numbered = ((frame.number, frame.planes) for frame in frames)
-    return _Level(number, replace(info, width=record.width, height=record.height), numbered)
+    return _Level(number, replace(info, width=width, height=height), numbered)
 
 
 def _check_alike(reference: VideoInfo, distorted: _Distorted, console: Console) -> None:

@@ -91,6 +91,16 @@ def position_values(keys: IntArray, fraction_bits: int) -> FloatArray:
     return float16_values(patterns(keys)) * np.float32(2.0 ** (FLOAT16_FRACTION_BITS - fraction_bits))
 
 
+def difference_codes(values: ArrayLike, fraction_bits: int) -> NDArray[np.uint16]:
+    """Codes of differences of positions rounded to 12-bit floats that are multiples of 2^-fraction_bits."""
+    return float12_codes(np.asarray(values, np.float32) * np.float32(2.0 ** (fraction_bits - FLOAT12_FRACTION_BITS)))
+
+
+def difference_values(codes: ArrayLike, fraction_bits: int) -> FloatArray:
+    """The differences that codes stand for, exact in float32; inverse of `difference_codes`."""
+    return float12_values(codes) * np.float32(2.0 ** (FLOAT12_FRACTION_BITS - fraction_bits))
+
+
 def position_fraction_bits(width: int, height: int) -> int:
     """Fraction bits that make the step of positions 1/8 to 1/4 of a pixel on the longer side, in pixels."""
     return min((2 * max(width, height) - 1).bit_length(), FLOAT12_FRACTION_BITS)
@@ -280,10 +290,9 @@ def dequantize_intra(symbols: Symbols, tables: QuantTables) -> Splats:
 
 def quantize_inter(targets: Splats, reference: Splats, tables: QuantTables) -> Symbols:
     """Symbols of the differences from decoded reference splats to their targets, row by row."""
-    scale = np.float32(2.0 ** (tables.position_fraction_bits - FLOAT12_FRACTION_BITS))
     with np.errstate(over="ignore"):
         return Symbols(
-            float12_codes((targets.means - reference.means) * scale).astype(np.int32),
+            difference_codes(targets.means - reference.means, tables.position_fraction_bits).astype(np.int32),
             tables.cholesky.encode(targets.cholesky - reference.cholesky),
             tables.colors.encode(targets.colors - reference.colors),
         )
@@ -291,10 +300,9 @@ def quantize_inter(targets: Splats, reference: Splats, tables: QuantTables) -> S
 
 def dequantize_inter(symbols: Symbols, reference: Splats, tables: QuantTables) -> Splats:
     """Decoded reference splats plus decoded differences, one rounding per sum, as every decoder gets them."""
-    scale = np.float32(2.0 ** (FLOAT12_FRACTION_BITS - tables.position_fraction_bits))
     with np.errstate(over="ignore", invalid="ignore"):
         return Splats(
-            reference.means + float12_values(symbols.positions) * scale,
+            reference.means + difference_values(symbols.positions, tables.position_fraction_bits),
             raise_lengths(reference.cholesky + tables.cholesky.decode(symbols.cholesky)),
             reference.colors + tables.colors.decode(symbols.colors),
         )

@@ -26,8 +26,8 @@ from pgsvc_codec.coding.quant import (
     Codebooks,
     QuantTables,
     ScalarQuantizer,
-    float12_codes,
-    float12_values,
+    difference_codes,
+    difference_values,
     position_keys,
     position_values,
 )
@@ -85,22 +85,21 @@ class CodedPart:
 
     def decoded(self, means: torch.Tensor, cholesky: torch.Tensor, colors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What a decoder makes of these rows; remembers what `pull` needs."""
-        reference = self._reference
+        reference, bits = self._reference, self._tables.position_fraction_bits
         lengths, color_values = cholesky, colors.numpy()
         if reference is None:
-            keys = position_keys(means.numpy(), self._tables.position_fraction_bits)
-            shown_means = torch.from_numpy(position_values(keys, self._tables.position_fraction_bits))
+            shown_means = torch.from_numpy(position_values(position_keys(means.numpy(), bits), bits))
         else:
-            scale = np.float32(2.0 ** (FLOAT12_FRACTION_BITS - self._tables.position_fraction_bits))
-            steps = float12_values(float12_codes((means.numpy() - reference.means) / scale))
-            shown_means = torch.from_numpy(reference.means + steps * scale)
+            moves = difference_values(difference_codes(means.numpy() - reference.means, bits), bits)
+            shown_means = torch.from_numpy(reference.means + moves)
             lengths, color_values = lengths - torch.from_numpy(reference.cholesky), color_values - reference.colors
         self._position = (lengths - self.offset) / self.scale
         quantizer = self._tables.cholesky
         self._levels = self._position.round().clamp(quantizer.low, quantizer.high)
         shown_lengths = self._levels * self.scale + self.offset
-        self._color_values, self._entries = color_values, self._nearest(color_values)
-        shown_values = self._codebooks().decode(self._entries)
+        codebooks = self._codebooks()
+        self._color_values, self._entries = color_values, _nearest(codebooks, color_values)
+        shown_values = codebooks.decode(self._entries)
         if reference is not None:
             shown_lengths = shown_lengths + torch.from_numpy(reference.cholesky)
             shown_values = reference.colors + shown_values
@@ -135,18 +134,6 @@ class CodedPart:
     def _codebooks(self) -> Codebooks:
         return Codebooks.on_grid(self._stages, FLOAT16_FRACTION_BITS) if self.learn else self._tables.colors
 
-    def _nearest(self, color_values: FloatArray) -> NDArray[np.int32]:
-        """[n, M] entries, stage by stage (Eq. 11)."""
-        entries = []
-        rest = color_values
-        for stage in self._codebooks().stages:
-            errors = np.zeros((len(color_values), len(stage)), np.float32)
-            for channel in range(stage.shape[1]):
-                errors += (rest[:, channel, None] - stage[:, channel]) ** 2
-            entries.append(errors.argmin(axis=1).astype(np.int32))
-            rest = rest - stage[entries[-1]]
-        return np.stack(entries, axis=1)
-
     def _follow(self, areas: NDArray[np.float64]) -> None:
         """Move every entry towards the mean of what chose it; entries that nothing chooses stay."""
         rest = self._color_values.astype(np.float64)
@@ -161,6 +148,19 @@ class CodedPart:
             rest = rest - stage[chosen]
             seen = weights > 1e-9 * weights.sum()
             stage[seen] = sums[seen] / weights[seen, None]
+
+
+def _nearest(codebooks: Codebooks, color_values: FloatArray) -> NDArray[np.int32]:
+    """[n, M] entries, stage by stage (Eq. 11)."""
+    entries = []
+    rest = color_values
+    for stage in codebooks.stages:
+        errors = np.zeros((len(color_values), len(stage)), np.float32)
+        for channel in range(stage.shape[1]):
+            errors += (rest[:, channel, None] - stage[:, channel]) ** 2
+        entries.append(errors.argmin(axis=1).astype(np.int32))
+        rest = rest - stage[entries[-1]]
+    return np.stack(entries, axis=1)
 
 
 def coded_parts(grid: LayerGrid, layer: Splats, start: int) -> list[CodedPart]:

@@ -58,7 +58,7 @@ def intra(stack: Stack, background: NDArray[np.float32]) -> FrameFit:
     """As `stack.Method.intra`."""
     free = math.ceil((1 - _SETTLING_INTRA) * stack.iterations)
     model = _fit_free(stack, background, free)
-    grids = [LayerGrid(layer, _size(stack), Splats.empty(stack.objective.channels)) for layer in stack.layers]
+    grids = [LayerGrid(layer, stack.size, Splats.empty(stack.objective.channels)) for layer in stack.layers]
     for grid, layer in zip(grids, split(model.splats(), model.ends), strict=True):
         grid.fit(layer)
     rest = stack.iterations - free
@@ -92,10 +92,6 @@ def inter(stack: Stack, background: NDArray[np.float32], reference: Reference) -
     return as_inter(background, split(splats, model.ends), fit.survivors, grids)
 
 
-def _size(stack: Stack) -> tuple[int, int]:
-    return stack.objective.width, stack.objective.height
-
-
 def _descent(
     stack: Stack, model: SplatModel, background: NDArray[np.float32], iterations: int, rate: float, warmup: int
 ) -> Descent:
@@ -110,11 +106,11 @@ def _descent(
 def _fit_free(stack: Stack, background: NDArray[np.float32], iterations: int) -> SplatModel:
     """The part of an I-frame's fit that knows no quantiser."""
     if stack.start is not None:
-        return SplatModel(Splats.concatenate(stack.start), stack.ends, *_size(stack))
+        return SplatModel(Splats.concatenate(stack.start), stack.ends, *stack.size)
     if stack.ranked:
         return _fit_ranked(stack, background, iterations)
     splats = start_splats(stack.objective, background, stack.ends, stack.rng)
-    model = SplatModel(splats, stack.ends, *_size(stack))
+    model = SplatModel(splats, stack.ends, *stack.size)
     _descent(stack, model, background, iterations, 1.0, _WARMUP_INTRA).run(iterations)
     return model
 
@@ -126,7 +122,7 @@ def _fit_ranked(stack: Stack, background: NDArray[np.float32], iterations: int) 
     splats = model.splats()
     weights = [1.0]
     costs = removal_costs(splats, single.objective.step(splats, background, model.ends, weights), weights, model.ends)
-    return SplatModel(splats[np.argsort(-costs, kind="stable")], stack.ends, *_size(stack))
+    return SplatModel(splats[np.argsort(-costs, kind="stable")], stack.ends, *stack.size)
 
 
 class _InterFit:
@@ -155,7 +151,7 @@ class _InterFit:
 
     def start(self) -> SplatModel:
         """The reference, carried along the motion if that is nearer."""
-        size = _size(self.stack)
+        size = self.stack.size
         base = Splats.concatenate(self.reference.layers)
         ends = [int(end) for end in np.cumsum([len(layer) for layer in self.reference.layers])]
         moved = Splats(move(base.means, self.reference.motion, *size), base.cholesky, base.colors)
@@ -185,7 +181,7 @@ class _InterFit:
             if moves:  # higher layers must not fill the same hole again
                 for k in levels:
                     residuals[k] = objective.without(k, residuals[k], new)
-        return SplatModel(Splats.concatenate(layers), ends, *_size(self.stack))
+        return SplatModel(Splats.concatenate(layers), ends, *self.stack.size)
 
     def skip(self, model: SplatModel, grids: Sequence[LayerGrid]) -> NDArray[np.bool_]:
         """Put splats back to their reference where the change is not worth its bits; [N] which."""
@@ -194,7 +190,7 @@ class _InterFit:
         skipped, back = [], []
         for grid, layer in zip(grids, split(splats, model.ends), strict=True):
             kept = len(grid.reference)
-            unchanged = change_energies(layer[:kept], grid.reference, _size(self.stack)) < least
+            unchanged = change_energies(layer[:kept], grid.reference, self.stack.size) < least
             skipped.append(np.concatenate([unchanged, np.zeros(len(layer) - kept, np.bool_)]))
             back += [grid.reference, layer[kept:]]
         mask = np.concatenate(skipped)

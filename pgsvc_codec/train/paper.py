@@ -57,7 +57,7 @@ def intra_float(stack: Stack, background: NDArray[np.float32]) -> FloatFit:
 def intra(stack: Stack, background: NDArray[np.float32]) -> FrameFit:
     """As `stack.Method.intra`."""
     fit = _Fit.intra(stack, background, _free_iterations(stack))
-    grids = [LayerGrid(layer, fit.size, Splats.empty(stack.objective.channels)) for layer in stack.layers]
+    grids = [LayerGrid(layer, stack.size, Splats.empty(stack.objective.channels)) for layer in stack.layers]
     layers = fit.tune(grids)
     return FrameFit.intra(background, layers, [grid.whole for grid in grids if grid.whole])
 
@@ -132,9 +132,8 @@ class _Fit:
     def __init__(self, stack: Stack, background: NDArray[np.float32], layers: Sequence[Splats]) -> None:
         self.stack = stack
         self.background = background
-        self.size = (stack.objective.width, stack.objective.height)
         ends = [int(end) for end in np.cumsum([len(layer) for layer in layers])]
-        self.model = PlainModel(Splats.concatenate(layers), ends, *self.size)
+        self.model = PlainModel(Splats.concatenate(layers), ends, *stack.size)
         self.origins = np.arange(len(self.model))  # rows that the model started with
         self._optimizer = Adan(self.model.parameters())
         self._spent = 0  # iterations

@@ -35,6 +35,11 @@ class Stack(NamedTuple):
     start: Sequence[Splats] | None = None  # the layers of an I-frame, fitted already; only the quantisers are wanted
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Full width and height of the frame."""
+        return self.objective.width, self.objective.height
+
+    @property
     def ends(self) -> list[int]:
         """Cumulative layer sizes."""
         return [int(end) for end in np.cumsum(self.sizes)]
@@ -68,10 +73,9 @@ class Reference(NamedTuple):
 
     def grids(self, stack: Stack, survivors: Sequence[NDArray[np.bool_]]) -> list[LayerGrid]:
         """What the layers of a P-frame can be: the tables that there are, survivors' references."""
-        size = (stack.objective.width, stack.objective.height)
         tables_inter: list[QuantTables | None] = [*self.tables_inter] or [None] * len(self.layers)
         return [
-            LayerGrid(layer, size, splats[mask], whole, differences)
+            LayerGrid(layer, stack.size, splats[mask], whole, differences)
             for layer, splats, mask, whole, differences in zip(
                 stack.layers, self.layers, survivors, self.tables_intra, tables_inter, strict=True
             )
