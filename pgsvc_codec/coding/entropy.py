@@ -8,6 +8,7 @@ All calls take whole arrays: one call per symbol would cost more than the coding
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import constriction
 import numpy as np
@@ -101,32 +102,33 @@ class RangeDecoder:
             raise CorruptError(f"payload: got {len(payload)} bytes, allowed a multiple of {WORD_BYTES}")
         self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
 
-    def _decode(self, *model: object) -> IntArray:
+    def _decode(self, *model: object) -> Any:
+        """An int, or with parameters or a length an int32 array."""
         try:
-            symbols: IntArray = self._coder.decode(*model)
+            return self._coder.decode(*model)
         except AssertionError as error:
             raise CorruptError("payload: the words belong to no sequence of symbols") from error
-        return symbols
 
     def uniform(self, sizes: ArrayLike) -> IntArray:
         """Equiprobable values of 0..size - 1 each, in the shape of sizes (0 < sizes < 2^24)."""
         size = np.asarray(sizes, np.int32)
         values = np.zeros(size.shape, np.int32)
-        coded = size > 1
-        if coded.any():
-            values[coded] = self._decode(_uniform_family(), np.ascontiguousarray(size[coded]))
+        coded = np.flatnonzero(size > 1)
+        if len(coded):
+            values.put(coded, self._decode(_uniform_family(), size.take(coded)))
         return values
 
     def number(self, size: int) -> int:
         """One equiprobable number of 0..size - 1."""
-        return int(self.uniform([size])[0])
+        return int(self._decode(constriction.stream.model.Uniform(size))) if size > 1 else 0
 
     def table(self, length: int, counts: NDArray[np.int64]) -> IntArray:
         """So many symbols by a frequency table, as int32; CorruptError where one has count 0."""
         if not length or len(counts) == 1:
             return np.zeros(length, np.int32)
-        symbols = self._decode(_categorical(counts), length)
-        if not counts[symbols].all():
+        symbols: IntArray = self._decode(_categorical(counts), length)
+        absent = counts == 0
+        if absent.any() and absent.take(symbols).any():
             raise CorruptError("payload: a symbol has count 0 in its frequency table")
         return symbols
 

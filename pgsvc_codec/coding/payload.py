@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -344,7 +345,8 @@ class LayerDecoder(_State):
             return self.decoded
         coder = RangeDecoder(payload)
         self._read_background(coder)
-        reference = self.decoded[_read_mask(coder, len(self.decoded))]
+        survivors = _read_mask(coder, len(self.decoded))
+        reference = self.decoded if survivors is None else self.decoded[survivors]
         parts = [reference]
         if len(reference):
             tables = self._read_tables(coder, Coding.INTER)
@@ -355,7 +357,7 @@ class LayerDecoder(_State):
         count = sum(map(len, parts))
         if count > MAX_SPLATS:
             raise CorruptError(f"P payload: got {count} splats, allowed {MAX_SPLATS}")
-        self.decoded = Splats.concatenate(parts)
+        self.decoded = parts[0] if len(parts) == 1 else Splats.concatenate(parts)
         return self.decoded
 
     def _read_background(self, coder: RangeDecoder) -> None:
@@ -391,7 +393,7 @@ class LayerDecoder(_State):
             self._read_column(coder, coding, f"stage{index}", length, len(stage))
             for index, stage in enumerate(tables.colors.stages)
         ]
-        return Symbols(positions, np.stack(levels, 1), np.stack(indices, 1))
+        return Symbols(positions, np.stack(levels).T, np.stack(indices).T)
 
     def _read_whole(self, coder: RangeDecoder, payload_bytes: int) -> Splats:
         length = coder.number(MAX_SPLATS + 1)
@@ -415,17 +417,16 @@ class LayerDecoder(_State):
         if counts.sum() != length:
             raise CorruptError(f"grid: cells hold {counts.sum()} splats, {length} were announced")
         cells = np.repeat(np.arange(grid.num_cells), counts)
-        positions = np.stack([starts + coder.uniform(sizes) for _, starts, sizes in grid.spans(cells)], 1)
-        return dequantize_intra(self._read_attributes(coder, Coding.INTRA, positions.astype(np.int32)), tables)
+        positions = np.stack([starts + coder.uniform(sizes) for _, starts, sizes in grid.spans(cells)]).T
+        return dequantize_intra(self._read_attributes(coder, Coding.INTRA, positions), tables)
 
     def _read_differences(self, coder: RangeDecoder, length: int) -> Symbols:
-        positions = np.zeros((length, 2), np.int32)
+        first_codes, num_codes = _float12_ranges()
+        columns = []
         for axis in range(2):
             signed = self._read_column(coder, Coding.INTER, f"position{axis}", length, 2 * _FLOAT12_SIZES + 1)
-            sizes = np.abs(signed - _FLOAT12_SIZES)
-            rest = coder.uniform(_rests(sizes, _FLOAT12_MANTISSA))
-            positions[:, axis] = _join(sizes, rest, _FLOAT12_MANTISSA) + (signed < _FLOAT12_SIZES) * 0x800
-        return self._read_attributes(coder, Coding.INTER, positions)
+            columns.append(first_codes.take(signed) + coder.uniform(num_codes.take(signed)))
+        return self._read_attributes(coder, Coding.INTER, np.stack(columns).T)
 
 
 class _Grid:
@@ -501,13 +502,16 @@ def _write_mask(coder: RangeEncoder, survivors: NDArray[np.bool_]) -> None:
         coder.table(survivors.astype(np.int32), np.array([pruned, len(survivors) - pruned], np.int64))
 
 
-def _read_mask(coder: RangeDecoder, length: int) -> NDArray[np.bool_]:
+def _read_mask(coder: RangeDecoder, length: int) -> NDArray[np.intp] | None:
+    """The splats that survive, ascending; None: all."""
     pruned = coder.number(length + 1)
-    if pruned in (0, length):
-        return np.full(length, pruned == 0)
-    survivors = coder.table(length, np.array([pruned, length - pruned], np.int64)).astype(bool)
-    if survivors.sum() != length - pruned:
-        raise CorruptError(f"mask: {length - survivors.sum()} splats pruned, {pruned} were announced")
+    if not pruned:
+        return None
+    if pruned == length:
+        return np.zeros(0, np.intp)
+    survivors = np.flatnonzero(coder.table(length, np.array([pruned, length - pruned], np.int64)))
+    if len(survivors) != length - pruned:
+        raise CorruptError(f"mask: {length - len(survivors)} splats pruned, {pruned} were announced")
     return survivors
 
 
@@ -572,6 +576,15 @@ def _join(sizes: IntArray, rest: IntArray, mantissa_bits: int) -> IntArray:
     """Inverse of `_split`."""
     normal = np.maximum(sizes - mantissa_bits, 0) << mantissa_bits
     return rest + np.where(sizes > mantissa_bits, normal, _leading(np.minimum(sizes, mantissa_bits))).astype(np.int32)
+
+
+@lru_cache(maxsize=1)
+def _float12_ranges() -> tuple[IntArray, IntArray]:
+    """The first code and the number of codes of each signed size, as `LayerEncoder` sends it for a difference."""
+    signed = np.arange(-_FLOAT12_SIZES, _FLOAT12_SIZES + 1, dtype=np.int32)
+    sizes = np.abs(signed)
+    first = _join(sizes, np.zeros_like(sizes), _FLOAT12_MANTISSA) + np.where(signed < 0, 0x800, 0)
+    return first.astype(np.int32), _rests(sizes, _FLOAT12_MANTISSA)
 
 
 def _fraction_bits_text(tables: QuantTables) -> str:

@@ -88,7 +88,8 @@ def position_keys(values: ArrayLike, fraction_bits: int) -> IntArray:
 
 def position_values(keys: IntArray, fraction_bits: int) -> FloatArray:
     """The positions of ordered integers, exact in float32 and fp16; inverse of `position_keys`."""
-    return float16_values(patterns(keys)) * np.float32(2.0 ** (FLOAT16_FRACTION_BITS - fraction_bits))
+    values = float16_values(patterns(keys)) * np.float32(2.0 ** (FLOAT16_FRACTION_BITS - fraction_bits))
+    return np.asarray(values, order="C")
 
 
 def difference_codes(values: ArrayLike, fraction_bits: int) -> NDArray[np.uint16]:
@@ -98,7 +99,8 @@ def difference_codes(values: ArrayLike, fraction_bits: int) -> NDArray[np.uint16
 
 def difference_values(codes: ArrayLike, fraction_bits: int) -> FloatArray:
     """The differences that codes stand for, exact in float32; inverse of `difference_codes`."""
-    return float12_values(codes) * np.float32(2.0 ** (FLOAT12_FRACTION_BITS - fraction_bits))
+    values = float12_values(codes) * np.float32(2.0 ** (FLOAT12_FRACTION_BITS - fraction_bits))
+    return np.asarray(values, order="C")
 
 
 def position_fraction_bits(width: int, height: int) -> int:
@@ -147,7 +149,7 @@ class ScalarQuantizer:
     def decode(self, levels: IntArray) -> FloatArray:
         """Values [N, 3] float32 of levels [N, 3]: the product q γ is rounded, then the sum with β."""
         with np.errstate(over="ignore"):
-            return levels.astype(np.float32) * self.scale + self.offset
+            return np.asarray(levels.astype(np.float32) * self.scale + self.offset, order="C")
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,9 +217,10 @@ class Codebooks:
 
     def decode(self, indices: IntArray) -> FloatArray:
         """Colours [N, C] float32 of indices [N, M]: entries added in stage order, each sum rounded."""
-        colors = self.stages[0][indices[:, 0]] + np.float32(0)  # -0 and +0 are one entry in the stream
+        first = self.stages[0] + np.float32(0)  # -0 and +0 are one entry in the stream
+        colors: FloatArray = first.take(indices[:, 0], axis=0)
         for stage, column in zip(self.stages[1:], indices.T[1:], strict=True):
-            colors = colors + stage[column]
+            colors += stage.take(column, axis=0)
         return colors
 
 
@@ -256,7 +259,11 @@ class QuantTables:
 
 @dataclass(frozen=True, eq=False)
 class Symbols:
-    """Integers of N splats, before entropy coding."""
+    """Integers of N splats, before entropy coding.
+
+    A decoder hands over arrays whose columns are contiguous, as they were decoded; whatever the order in memory, splats
+    made of them have contiguous rows, as renderers read them.
+    """
 
     positions: IntArray  # [N, 2] ordered integers of fp16 (I) or 12-bit float codes of the differences (P)
     cholesky: IntArray  # [N, 3] levels of the scalar quantiser
@@ -313,6 +320,6 @@ def raise_lengths(cholesky: FloatArray) -> FloatArray:
     raised = cholesky.copy()
     for column in (0, 2):
         lengths = raised[:, column]
-        short = np.abs(lengths) < MIN_LENGTH
+        short = np.flatnonzero(np.abs(lengths) < MIN_LENGTH)
         lengths[short] = np.where(lengths[short] < 0, -MIN_LENGTH, MIN_LENGTH)
     return raised
