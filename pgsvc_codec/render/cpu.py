@@ -1,14 +1,20 @@
-"""The CPU rasteriser: tiles in parallel, rows of a splat in explicit SIMD, forward and backward (numba).
+"""The CPU rasteriser: tiles in parallel, splats in column strips of explicit SIMD, forward and backward (numba).
 
 Shape of the work.  The plane is cut into tiles by its size alone; each tile paints the splats that reach it in stored
-order, so results do not depend on the number of threads.  Along a row the exponent of a splat is a parabola around
-the row's own centre, ``q = dx^2 / sx^2 + dy^2 / sy^2`` with sx the conditional and sy the marginal standard
-deviation; both terms are positive, so thin splats lose no digits.  The inner loop runs over 16-float vectors written
-as LLVM vectors: a plain loop leaves most of a 25-sample row to the scalar remainder and measured ten times slower.
+order, so results depend neither on the number of threads nor on who takes which tile.  Within a tile a splat is a row
+of *strips*, one vector wide, and the kernels walk down a strip's rows between the ellipse's highest and lowest point
+in it.  With the offset (dx, dy) from the mean and the shear k = l2 / l1, the exponent is a sum of two positive terms,
 
-Gradients need only per-splat *moments* (see `reference.StepResult`); they are summed in the row's coordinates
-(p, r) = (dx / sx, dy / sy), an orthogonal turn away from u = L^-1 d, and turned once per splat and tile.
+    q = dx^2 / l1^2 + t^2 / l3^2,    t = dy - k dx,
 
+so thin splats lose no digits; and down a column, where dx stands still, it is a parabola in t.  The Gaussian then
+follows a recurrence, ``g *= r; r *= c`` with one c for the whole splat: two multiplications take the place of an
+exponential.  It begins anew often enough that no sample inside the ellipse comes out of an underflow (`_tabulate`).
+
+Gradients need only per-splat *moments* (see `reference.StepResult`); those of dx and t are those of the whitened
+offsets, u1 = dx / l1 and u2 = t / l3, but for the scale.
+
+Vectors are LLVM's own: what numba makes of plain loops leaves most of such short rows to scalar remainders.
 Kernels and everything they call live in this one file: numba's disk cache does not see edits elsewhere.
 """
 
@@ -20,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange
+from numba import get_num_threads, njit, prange
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -33,40 +39,70 @@ if TYPE_CHECKING:
     from pgsvc_codec.picture import PlaneGrid
 
 f32 = np.float32
-i32 = np.int32
 
-LANES = 16  # floats per vector; LLVM splits it where the machine's are shorter
-TILE_ROWS = 16
-TILE_COLUMNS = 512  # a tile's planes and residuals stay in the second-level cache
+LANES = 16  # floats per vector, columns per strip; LLVM splits it where the machine's are shorter
+TILE_ROWS = 64
+TILE_COLUMNS = 128  # a tile's planes and residuals stay in the second-level cache
+_PITCH = TILE_COLUMNS + LANES  # floats per row of a tile: a strip may begin in its last column
 
 # Streams may hold splats that float32 does not; nobody promises how those look (spec, "Conformance").
 _TINY, _HUGE = 1e-30, 1e30
-_HALF_LOG2_E = f32(0.5 / math.log(2.0))
-# 2^f on (-1, 0] as a polynomial of least relative error: 7.5e-8, half a unit in the last place of float32.
-_EXP2 = (0.9999999251, 0.6931422526, 0.2401721894, 0.05527972285, 0.009188611834, 0.0009387883196)
+_HALF_LOG2_E = 0.5 / math.log(2.0)
+# 2^f on [-1/2, 1/2] as a polynomial of least relative error among those that are 1 at 0, so that a splat larger than
+# any plane is flat: 9e-8, under a unit in the last place of float32.
+_EXP2 = (1.0, 0.6931469776, 0.240222421134, 0.0555073394296, 0.00967151194455, 0.00132646499784)
+_LEAST_EXPONENT = -125.0  # of two; a Gaussian below is none
+_MOST_ROWS = 32  # of one run of the recurrence, whose relative error grows with their square: 3e-5
 
-# Columns of the per-splat table that the kernels read, float32.
-_MEAN_X, _MEAN_Y, _SLOPE, _RATE_X, _RATE_Y, _LIMIT, _INV_SX, _INV_SY, _Q00, _Q01, _Q10, _Q11 = range(12)
-_NUM_COLUMNS = 12
+# Columns of the per-splat table that the kernels read, float32: the geometry, then the colours of the planes.
+(
+    _MEAN_X,
+    _MEAN_Y,
+    _SHEAR,  # k
+    _RATE_X,  # exponent of two per dx^2, negative
+    _RATE_T,  # per t^2, negative
+    _LIMIT,  # least exponent that counts
+    _CUTOFF,  # 2^limit
+    _RATIO,  # c
+    _RUN,  # rows after which the recurrence begins anew
+    _REACH_X,  # half width of the ellipse
+    _TOP_X,  # dx of its point of greatest y
+    _INVERSE_RATE_T,
+    _COLORS,
+) = range(13)
+_NUM_COLUMNS = 16  # one cache line; four planes at most
 
 _VEC = ir.VectorType(ir.FloatType(), LANES)
 _INTS = ir.VectorType(ir.IntType(32), LANES)
+_MASK = ir.VectorType(ir.IntType(1), LANES)
+_I32 = ir.IntType(32)
 _I64 = ir.IntType(64)
+_RAMP = ir.Constant(_VEC, [float(lane) for lane in range(LANES)])
 
 
 def _constant(value: float) -> ir.Constant:
     return ir.Constant(_VEC, [float(value)] * LANES)
 
 
+def _index(value: int) -> ir.Constant:
+    return ir.Constant(_I64, value)
+
+
 def _broadcast(builder, scalar):
-    vector = builder.insert_element(ir.Constant(_VEC, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(vector, ir.Constant(_VEC, ir.Undefined), ir.Constant(_INTS, [0] * LANES))
+    kind = ir.VectorType(scalar.type, LANES)
+    vector = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(vector, ir.Constant(kind, ir.Undefined), ir.Constant(_INTS, [0] * LANES))
+
+
+def _call(builder, name, result, arguments):
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, [argument.type for argument in arguments]), name
+    )
+    return builder.call(function, arguments)
 
 
 def _fma(builder, a, b, c):
-    signature = ir.FunctionType(_VEC, [_VEC] * 3)
-    function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.fma.v{LANES}f32")
-    return builder.call(function, [a, b, c])
+    return _call(builder, f"llvm.fma.v{LANES}f32", _VEC, [a, b, c])
 
 
 def _lane_sum(builder, vector):
@@ -75,118 +111,157 @@ def _lane_sum(builder, vector):
     return builder.call(function, [ir.Constant(ir.FloatType(), 0.0), vector], fastmath=("reassoc",))
 
 
-def _gaussian(builder, dx, rate, row_exponent, limit):
-    """2^(rate dx^2 + row_exponent) where that exponent is at least `limit`, else 0."""
-    exponent = _fma(builder, builder.fmul(dx, dx), rate, row_exponent)
-    whole = builder.fptosi(exponent, _INTS)  # towards zero; lanes out of range are dropped by the select below
-    fraction = builder.fsub(exponent, builder.sitofp(whole, _VEC))
+def _at(builder, pointer, offset):
+    """The vector at a pointer to floats plus an offset in floats."""
+    return builder.bitcast(builder.gep(pointer, [offset]), _VEC.as_pointer())
+
+
+def _load(builder, pointer, offset):
+    return builder.load(_at(builder, pointer, offset), align=4)
+
+
+def _store(builder, value, pointer, offset):
+    builder.store(value, _at(builder, pointer, offset), align=4)
+
+
+def _data(context, builder, kind, array):
+    """Pointer to the first element of an array."""
+    return context.make_array(kind)(context, builder, array).data
+
+
+def _exp2(builder, exponent):
+    """2^exponent; anything where that is not a normal float."""
+    shifter = _constant(1.5 * 2**23)  # leaves the nearest whole number in the low bits
+    shifted = builder.fadd(exponent, shifter)
+    fraction = builder.fsub(exponent, builder.fsub(shifted, shifter))
     mantissa = _constant(_EXP2[-1])
     for coefficient in _EXP2[-2::-1]:
         mantissa = _fma(builder, mantissa, fraction, _constant(coefficient))
-    biased = builder.add(whole, ir.Constant(_INTS, [127] * LANES))
-    power = builder.bitcast(builder.shl(biased, ir.Constant(_INTS, [23] * LANES)), _VEC)
-    inside = builder.fcmp_ordered(">=", exponent, limit)
-    return builder.select(inside, builder.fmul(mantissa, power), _constant(0.0))
+    power = builder.shl(builder.bitcast(shifted, _INTS), ir.Constant(_INTS, [23] * LANES))
+    return builder.bitcast(builder.add(builder.bitcast(mantissa, _INTS), power), _VEC)
 
 
-class _RowLoop:
-    """The loop over one row's vectors, shared by both row kernels: yields dx and the planes' addresses."""
+class _Strip:
+    """One strip of one splat: the registers that stay, and the walk down its rows, shared by both passes.
 
-    def __init__(self, context, builder, array_type, array, offset, dx0):
+    Values of the splat are read from its row of the table.
+    """
+
+    def __init__(self, context, builder, table_type, table, n, planes):
         self.builder = builder
-        data = context.make_array(array_type)(context, builder, array).data
-        self.base = builder.gep(data, [offset])
-        ramp = ir.Constant(_VEC, [float(lane) for lane in range(LANES)])
-        self.dx = cgutils.alloca_once_value(builder, builder.fadd(_broadcast(builder, dx0), ramp))
+        data = _data(context, builder, table_type, table)
+        self.row = builder.gep(data, [builder.mul(n, _index(_NUM_COLUMNS))])
+        self.colors = [self.value(_COLORS + k) for k in range(planes)]
+        self.ratio = self.value(_RATIO)
+        self.cutoff = self.value(_CUTOFF)
+        self.rate_t = self.value(_RATE_T)
 
-    def __call__(self, blocks, stride, num_planes, body):
+    def value(self, column):
+        """A value of the splat in all lanes."""
+        return _broadcast(self.builder, self.scalar(column))
+
+    def scalar(self, column):
+        return self.builder.load(self.builder.gep(self.row, [_index(column)]))
+
+    def walk(self, dx, dy, pointer, rows, stride, body):
+        """For each row call body(pointer, g, t): g is 0 outside the ellipse; the next row is `stride` floats on."""
         builder = self.builder
-        with cgutils.for_range(builder, blocks) as loop:
-            dx = builder.load(self.dx)
-            start = builder.gep(self.base, [builder.mul(loop.index, ir.Constant(_I64, LANES))])
-            addresses = [
-                builder.bitcast(builder.gep(start, [builder.mul(stride, ir.Constant(_I64, k))]), _VEC.as_pointer())
-                for k in range(num_planes)
-            ]
-            body(dx, addresses)
-            builder.store(builder.fadd(dx, _constant(LANES)), self.dx)
+        across = builder.fmul(builder.fmul(dx, dx), self.value(_RATE_X))
+        first = builder.fsub(_broadcast(builder, dy), builder.fmul(self.value(_SHEAR), dx))
+        run = builder.fptosi(self.scalar(_RUN), _I64)
+        at, t_slot, left = (cgutils.alloca_once_value(builder, value) for value in (pointer, first, rows))
+        g_slot, r_slot = (cgutils.alloca_once(builder, _VEC) for _ in range(2))
+        runs = builder.sdiv(builder.sub(builder.add(rows, run), _index(1)), run)
+        with cgutils.for_range(builder, runs):
+            self._begin(builder.load(t_slot), across, g_slot, r_slot)
+            remaining = builder.load(left)
+            count = builder.select(builder.icmp_signed("<", remaining, run), remaining, run)
+            builder.store(builder.sub(remaining, count), left)
+            with cgutils.for_range(builder, count):
+                here, g, r, t = (builder.load(slot) for slot in (at, g_slot, r_slot, t_slot))
+                inside = builder.fcmp_ordered(">=", g, self.cutoff)
+                body(here, builder.select(inside, g, _constant(0.0)), t)
+                builder.store(builder.fmul(g, r), g_slot)
+                builder.store(builder.fmul(r, self.ratio), r_slot)
+                builder.store(builder.fadd(t, _constant(1.0)), t_slot)
+                builder.store(builder.gep(here, [_index(stride)]), at)
 
-
-def _load_colors(context, builder, array_type, array, n, count):
-    """Row n of a C-contiguous [N, count] array, each value in all lanes."""
-    data = context.make_array(array_type)(context, builder, array).data
-    row = builder.gep(data, [builder.mul(n, ir.Constant(_I64, count))])
-    return [_broadcast(builder, builder.load(builder.gep(row, [ir.Constant(_I64, k)]))) for k in range(count)]
+    def _begin(self, t, across, g_slot, r_slot):
+        """g of a row, and what takes it to the next: 2^(rate_t (2 t + 1))."""
+        builder = self.builder
+        slope = builder.fmul(t, self.rate_t)
+        exponent = _fma(builder, slope, t, across)
+        counts = builder.fcmp_ordered(">=", exponent, _constant(_LEAST_EXPONENT))
+        builder.store(builder.select(counts, _exp2(builder, exponent), _constant(0.0)), g_slot)
+        growth = _fma(builder, slope, _constant(2.0), self.rate_t)
+        # only lanes that never count exceed these bounds, and must stay finite; so must a NaN
+        for comparison, bound in (("<", -_LEAST_EXPONENT), (">", _LEAST_EXPONENT)):
+            within = builder.fcmp_ordered(comparison, growth, _constant(bound))
+            growth = builder.select(within, growth, _constant(bound))
+        builder.store(_exp2(builder, growth), r_slot)
 
 
 @intrinsic
-def _paint_row(typing, planes, offset, stride, blocks, dx0, rate, row_exponent, limit, colors, n, like):
-    """Add colors[n, k] * g to plane k along one row: `blocks` vectors from `offset`, plane k `stride` floats on."""
-    scalars = (types.int64,) * 3 + (types.float32,) * 4
-    signature = types.void(planes, *scalars, colors, types.int64, like)
+def _paint_strip(typing, canvas, offset, rows, dx, dy, table, n, like):
+    """Add splat n to every plane of a tile: `rows` rows of the strip that begins `offset` floats into the canvas.
+
+    dx and dy lead from the splat's mean to the strip's first sample.
+    """
+    signature = types.void(canvas, types.int64, types.int64, types.float32, types.float32, table, types.int64, like)
 
     def generate(context, builder, signature, arguments):
-        planes_, offset_, stride_, blocks_, dx0_, rate_, row_exponent_, limit_, colors_, n_, _ = arguments
-        row = _RowLoop(context, builder, signature.args[0], planes_, offset_, dx0_)
-        rate_v, exponent_v, limit_v = (_broadcast(builder, value) for value in (rate_, row_exponent_, limit_))
-        colors_v = _load_colors(context, builder, signature.args[8], colors_, n_, len(like))
+        canvas_, offset_, rows_, dx_, dy_, table_, n_, _ = arguments
+        planes = len(like)
+        strip = _Strip(context, builder, table, table_, n_, planes)
+        pointer = builder.gep(_data(context, builder, signature.args[0], canvas_), [offset_])
 
-        def body(dx, addresses):
-            g = _gaussian(builder, dx, rate_v, exponent_v, limit_v)
-            for color, address in zip(colors_v, addresses, strict=True):
-                builder.store(_fma(builder, g, color, builder.load(address, align=4)), address, align=4)
+        def body(pointer, g, t):
+            for k, color in enumerate(strip.colors):
+                value = _load(builder, pointer, _index(k * _PITCH))
+                _store(builder, _fma(builder, g, color, value), pointer, _index(k * _PITCH))
 
-        row(blocks_, stride_, len(like), body)
+        strip.walk(builder.fadd(_broadcast(builder, dx_), _RAMP), dy_, pointer, rows_, planes * _PITCH, body)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
-def _pull_row(typing, planes, offset, stride, blocks, dx0, rate, row_exponent, limit, colors, n, like, dy, sums):
-    """Add one row's moments to `sums`, vectors of C + 5: colour gradients, then w dx, w dy, w dx², w dx dy, w dy²."""
-    scalars = (types.int64,) * 3 + (types.float32,) * 4
-    signature = types.void(planes, *scalars, colors, types.int64, like, types.float32, sums)
+def _pull_strip(typing, pulled, offset, rows, dx, dy, table, n, like, sums):
+    """Add a strip's moments to `sums`, vectors of C + 5: colour gradients, then w dx, w t, w dx², w dx t, w t²."""
+    scalars = (types.int64, types.int64, types.float32, types.float32)
+    signature = types.void(pulled, *scalars, table, types.int64, like, sums)
 
     def generate(context, builder, signature, arguments):
-        planes_, offset_, stride_, blocks_, dx0_, rate_, row_exponent_, limit_, colors_, n_, _, dy_, sums_ = arguments
-        count = len(like)
-        row = _RowLoop(context, builder, signature.args[0], planes_, offset_, dx0_)
-        rate_v, exponent_v, limit_v = (_broadcast(builder, value) for value in (rate_, row_exponent_, limit_))
-        colors_v = _load_colors(context, builder, signature.args[8], colors_, n_, count)
-        pulled = [cgutils.alloca_once_value(builder, _constant(0.0)) for _ in range(count)]
-        first = cgutils.alloca_once_value(builder, _constant(0.0))
-        second = cgutils.alloca_once_value(builder, _constant(0.0))
+        pulled_, offset_, rows_, dx_, dy_, table_, n_, _, sums_ = arguments
+        planes = len(like)
+        strip = _Strip(context, builder, table, table_, n_, planes)
+        pointer = builder.gep(_data(context, builder, signature.args[0], pulled_), [offset_])
+        colored = [cgutils.alloca_once_value(builder, _constant(0.0)) for _ in range(planes)]
+        zeroth, first, second = (cgutils.alloca_once_value(builder, _constant(0.0)) for _ in range(3))
 
-        def body(dx, addresses):
-            g = _gaussian(builder, dx, rate_v, exponent_v, limit_v)
-            w = None
-            for color, address, slot in zip(colors_v, addresses, pulled, strict=True):
-                term = builder.fmul(g, builder.load(address, align=4))
-                builder.store(builder.fadd(builder.load(slot), term), slot)
-                w = builder.fmul(color, term) if w is None else _fma(builder, color, term, w)
-            wdx = builder.fmul(w, dx)
-            builder.store(builder.fadd(builder.load(first), wdx), first)
-            builder.store(_fma(builder, wdx, dx, builder.load(second)), second)
+        def body(pointer, g, t):
+            pull = None
+            for k, (color, slot) in enumerate(zip(strip.colors, colored, strict=True)):
+                residual = _load(builder, pointer, _index(k * _PITCH))
+                builder.store(_fma(builder, g, residual, builder.load(slot)), slot)
+                pull = builder.fmul(color, residual) if pull is None else _fma(builder, color, residual, pull)
+            w = builder.fmul(g, pull)
+            wt = builder.fmul(w, t)
+            builder.store(builder.fadd(w, builder.load(zeroth)), zeroth)
+            builder.store(builder.fadd(wt, builder.load(first)), first)
+            builder.store(_fma(builder, wt, t, builder.load(second)), second)
 
-        row(blocks_, stride_, count, body)
-        data = context.make_array(signature.args[12])(context, builder, sums_).data
-
-        def add(index, value):
-            address = builder.gep(data, [ir.Constant(_I64, index * LANES)])
-            address = builder.bitcast(address, _VEC.as_pointer())
-            builder.store(builder.fadd(builder.load(address, align=4), value), address, align=4)
-
-        zeroth = None
-        for k, slot in enumerate(pulled):
-            value = builder.load(slot)
-            add(k, value)
-            zeroth = builder.fmul(colors_v[k], value) if k == 0 else _fma(builder, colors_v[k], value, zeroth)
-        dy_v = _broadcast(builder, dy_)
-        s1, s2 = builder.load(first), builder.load(second)
-        wdy = builder.fmul(zeroth, dy_v)
-        for k, value in enumerate((s1, wdy, s2, builder.fmul(s1, dy_v), builder.fmul(wdy, dy_v))):
-            add(count + k, value)
+        across = builder.fadd(_broadcast(builder, dx_), _RAMP)
+        strip.walk(across, dy_, pointer, rows_, planes * _PITCH, body)
+        w, wt, wtt = (builder.load(slot) for slot in (zeroth, first, second))
+        wx = builder.fmul(w, across)
+        moments = [*(builder.load(slot) for slot in colored), wx, wt]
+        moments += [builder.fmul(wx, across), builder.fmul(wt, across), wtt]
+        data = _data(context, builder, signature.args[8], sums_)
+        for k, value in enumerate(moments):
+            place = _index(k * LANES)
+            _store(builder, builder.fadd(_load(builder, data, place), value), data, place)
         return context.get_dummy_value()
 
     return signature, generate
@@ -198,68 +273,202 @@ def _sum_lanes(typing, sums, index):
     signature = types.float32(sums, types.int64)
 
     def generate(context, builder, signature, arguments):
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        address = builder.gep(data, [builder.mul(arguments[1], ir.Constant(_I64, LANES))])
-        return _lane_sum(builder, builder.load(builder.bitcast(address, _VEC.as_pointer()), align=4))
+        data = _data(context, builder, signature.args[0], arguments[0])
+        return _lane_sum(builder, _load(builder, data, builder.mul(arguments[1], _index(LANES))))
 
     return signature, generate
 
 
-@njit(cache=True)
-def _tabulate(means, cholesky, cutoff):
+def _blocks(builder, columns, body):
+    """Call body(start, mask) for the vectors of a row; the mask is None where all lanes lie within the row."""
+    whole = builder.and_(columns, _index(-LANES))
+    with cgutils.for_range_slice(builder, _index(0), whole, _index(LANES)) as (start, _):
+        body(start, None)
+    with builder.if_then(builder.icmp_signed("<", whole, columns)):
+        rest = _broadcast(builder, builder.trunc(builder.sub(columns, whole), _I32))
+        lanes = ir.Constant(_INTS, list(range(LANES)))
+        body(whole, builder.icmp_signed("<", lanes, rest))
+
+
+def _masked_load(builder, pointer, mask):
+    """Floats where the mask is set, else 0; a mask of None is all set."""
+    if mask is None:
+        return builder.load(pointer, align=4)
+    name = f"llvm.masked.load.v{LANES}f32.p0"
+    return _call(builder, name, _VEC, [pointer, ir.Constant(_I32, 4), mask, _constant(0.0)])
+
+
+@intrinsic
+def _begin_row(typing, canvas, offset, target, source, columns):
+    """Set a row of a tile to minus the target."""
+    signature = types.void(canvas, types.int64, target, types.int64, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        canvas_, offset_, target_, source_, columns_ = arguments
+        into = builder.gep(_data(context, builder, signature.args[0], canvas_), [offset_])
+        out_of = builder.gep(_data(context, builder, signature.args[2], target_), [source_])
+
+        def body(start, mask):
+            value = _masked_load(builder, _at(builder, out_of, start), mask)
+            _store(builder, builder.fneg(value), into, start)
+
+        _blocks(builder, columns_, body)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _weigh_row(typing, canvas, offset, columns, weight, pulled, place):
+    """Store weight times a row of residuals; return the sum of their squares."""
+    signature = types.float32(canvas, types.int64, types.int64, types.float32, pulled, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        canvas_, offset_, columns_, weight_, pulled_, place_ = arguments
+        out_of = builder.gep(_data(context, builder, signature.args[0], canvas_), [offset_])
+        into = builder.gep(_data(context, builder, signature.args[4], pulled_), [place_])
+        weight_v = _broadcast(builder, weight_)
+        squares = cgutils.alloca_once_value(builder, _constant(0.0))
+
+        def body(start, mask):
+            value = _masked_load(builder, _at(builder, out_of, start), mask)
+            builder.store(_fma(builder, value, value, builder.load(squares)), squares)
+            _store(builder, builder.fmul(value, weight_v), into, start)
+
+        _blocks(builder, columns_, body)
+        return _lane_sum(builder, builder.load(squares))
+
+    return signature, generate
+
+
+@intrinsic
+def _accumulate_row(typing, pulled, place, below, columns):
+    """Add to a row another one, `below` floats on, of a later level."""
+    signature = types.void(pulled, types.int64, types.int64, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        pulled_, place_, below_, columns_ = arguments
+        into = builder.gep(_data(context, builder, signature.args[0], pulled_), [place_])
+        out_of = builder.gep(into, [below_])
+
+        def body(start, mask):
+            value = builder.fadd(_load(builder, into, start), _load(builder, out_of, start))
+            _store(builder, value, into, start)
+
+        _blocks(builder, columns_, body)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _write_row(typing, canvas, offset, columns, max_code, out, place):
+    """Write a row of a tile as it is, or clipped and rounded to codes where `out` holds integers."""
+    signature = types.void(canvas, types.int64, types.int64, types.float32, out, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        canvas_, offset_, columns_, max_code_, out_, place_ = arguments
+        out_of = builder.gep(_data(context, builder, signature.args[0], canvas_), [offset_])
+        into = builder.gep(_data(context, builder, signature.args[4], out_), [place_])
+        size = 32 if isinstance(out.dtype, types.Float) else out.dtype.bitwidth
+        scale = _broadcast(builder, max_code_)
+
+        def body(start, mask):
+            value = _load(builder, out_of, start)
+            if isinstance(out.dtype, types.Integer):
+                for comparison, bound in ((">", _constant(0.0)), ("<", _constant(1.0))):
+                    within = builder.fcmp_ordered(comparison, value, bound)
+                    value = builder.select(within, value, bound)
+                value = builder.fptosi(_fma(builder, value, scale, _constant(0.5)), _INTS)
+                value = builder.trunc(value, ir.VectorType(ir.IntType(size), LANES))
+            pointer = builder.bitcast(builder.gep(into, [start]), value.type.as_pointer())
+            if mask is None:
+                builder.store(value, pointer, align=size // 8)
+            else:
+                kind = f"v{LANES}" + (f"i{size}" if isinstance(out.dtype, types.Integer) else "f32")
+                arguments = [value, pointer, ir.Constant(_I32, size // 8), mask]
+                _call(builder, f"llvm.masked.store.{kind}.p0", ir.VoidType(), arguments)
+
+        _blocks(builder, columns_, body)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _take(typing, counter):
+    """Add 1 to counter[0], atomically, and return what it was."""
+    signature = types.int64(counter)
+
+    def generate(context, builder, signature, arguments):
+        data = _data(context, builder, signature.args[0], arguments[0])
+        return builder.atomic_rmw("add", data, _index(1), "monotonic")
+
+    return signature, generate
+
+
+@njit(cache=True, error_model="numpy")
+def _tabulate(means, cholesky, gains, cutoff, colors):
     """The per-splat table [N, _NUM_COLUMNS] float32 from plane coordinates in float64."""
-    table = np.empty((len(means), _NUM_COLUMNS), f32)
+    table = np.zeros((len(means), _NUM_COLUMNS), f32)
     for n in range(len(means)):
-        l1, l2, l3 = cholesky[n, 0], cholesky[n, 1], cholesky[n, 2]
-        sy = math.sqrt(l2 * l2 + l3 * l3)
-        sx = abs(l1 * l3) / sy
+        l1, l2, l3 = abs(cholesky[n, 0]), cholesky[n, 1], abs(cholesky[n, 2])
+        if cholesky[n, 0] < 0.0:
+            l2 = -l2
+        radius = math.sqrt(max(cutoff[n], 0.0))
+        rate_t = -min(max(_HALF_LOG2_E / (l3 * l3), _TINY), _HUGE)
         table[n, _MEAN_X] = means[n, 0]
         table[n, _MEAN_Y] = means[n, 1]
-        table[n, _SLOPE] = min(max(l1 * l2 / (sy * sy), -_HUGE), _HUGE)
-        table[n, _RATE_X] = -min(max(_HALF_LOG2_E / (sx * sx), _TINY), _HUGE)
-        table[n, _RATE_Y] = -max(_HALF_LOG2_E / (sy * sy), _TINY)
+        table[n, _SHEAR] = min(max(l2 / l1, -_HUGE), _HUGE)
+        table[n, _RATE_X] = -min(max(_HALF_LOG2_E / (l1 * l1), _TINY), _HUGE)
+        table[n, _RATE_T] = rate_t
         table[n, _LIMIT] = -_HALF_LOG2_E * cutoff[n]
-        table[n, _INV_SX] = 1.0 / sx
-        table[n, _INV_SY] = 1.0 / sy
-        # u = L^-1 d = Q (p, r) with Q orthogonal
-        table[n, _Q00] = sx / l1
-        table[n, _Q01] = l2 / sy
-        table[n, _Q10] = -l2 * sx / (l1 * l3)
-        table[n, _Q11] = l3 / sy
+        table[n, _CUTOFF] = 2.0 ** (-_HALF_LOG2_E * cutoff[n])
+        table[n, _RATIO] = 2.0 ** (2.0 * rate_t)
+        # a lane within the ellipse at the end of a run must not begin it below the least exponent
+        reach = math.sqrt(-_LEAST_EXPONENT / _HALF_LOG2_E) - radius
+        table[n, _RUN] = min(max(1.0 + math.floor(l3 * reach), 1.0), f32(_MOST_ROWS))
+        table[n, _REACH_X] = min(radius * l1, _HUGE)
+        table[n, _TOP_X] = min(max(radius * l1 * (l2 / math.hypot(l2, l3)), -_HUGE), _HUGE)
+        table[n, _INVERSE_RATE_T] = 1.0 / rate_t
+        for k in range(colors.shape[1]):
+            table[n, _COLORS + k] = colors[n, k] * gains[n]
     return table
 
 
-@njit(cache=True)
-def _reach(table, n, width, height):
-    """Bounding box of splat n, half open, clipped to the plane: x0, x1, y0, y1; empty where it reaches nothing."""
-    limit = table[n, _LIMIT]
-    if not limit < f32(0.0):
-        return 0, 0, 0, 0
-    reach_y = math.sqrt(limit / table[n, _RATE_Y])
-    # marginal sx^2 = conditional sx^2 + (slope sy)^2
-    slope_reach = table[n, _SLOPE] * reach_y
-    reach_x = math.sqrt(limit / table[n, _RATE_X] + slope_reach * slope_reach)
-    x, y = table[n, _MEAN_X], table[n, _MEAN_Y]
-    if not (x + reach_x >= 0 and x - reach_x <= width - 1 and y + reach_y >= 0 and y - reach_y <= height - 1):
-        return 0, 0, 0, 0
-    x0 = int(max(math.ceil(x - reach_x), 0.0))
-    x1 = int(min(math.floor(x + reach_x), width - 1.0)) + 1
-    y0 = int(max(math.ceil(y - reach_y), 0.0))
-    y1 = int(min(math.floor(y + reach_y), height - 1.0)) + 1
-    return x0, x1, y0, y1
+@njit(cache=True, error_model="numpy")
+def _reach_y(row):
+    """Half height of the ellipse."""
+    top = row[_TOP_X]
+    return abs(row[_SHEAR] * top) + math.sqrt(
+        max((row[_LIMIT] - row[_RATE_X] * top * top) * row[_INVERSE_RATE_T], f32(0))
+    )
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
+def _span(low, high, size):
+    """The samples of 0..size - 1 within [low, high], half open; empty where there are none."""
+    most = f32(size - 1)
+    if not (low <= most and high >= f32(0.0)):  # so not for a NaN
+        return 0, 0
+    return math.ceil(max(low, f32(0.0))), math.floor(min(high, most)) + 1
+
+
+@njit(cache=True, error_model="numpy")
 def _bin(table, width, height):
-    """Which splats reach which tile, in stored order: starts [tiles + 1], entries (splat of each), tiles per row."""
+    """Which splats reach which tile, in stored order: starts [tiles + 1], entries (splat of each)."""
     across = (width + TILE_COLUMNS - 1) // TILE_COLUMNS
     down = (height + TILE_ROWS - 1) // TILE_ROWS
-    counts = np.zeros(across * down + 1, np.int64)
-    boxes = np.empty((len(table), 4), np.int32)
+    starts = np.zeros(across * down + 2, np.int64)
+    boxes = np.zeros((len(table), 4), np.int32)
     for n in range(len(table)):
-        x0, x1, y0, y1 = _reach(table, n, width, height)
+        row = table[n]
+        if not row[_LIMIT] < f32(0.0):
+            continue
+        reach_y = _reach_y(row)
+        x0, x1 = _span(row[_MEAN_X] - row[_REACH_X], row[_MEAN_X] + row[_REACH_X], width)
+        y0, y1 = _span(row[_MEAN_Y] - reach_y, row[_MEAN_Y] + reach_y, height)
         if x0 >= x1 or y0 >= y1:
-            boxes[n] = 0
             continue
         boxes[n, 0] = x0 // TILE_COLUMNS
         boxes[n, 1] = (x1 - 1) // TILE_COLUMNS + 1
@@ -267,211 +476,205 @@ def _bin(table, width, height):
         boxes[n, 3] = (y1 - 1) // TILE_ROWS + 1
         for ty in range(boxes[n, 2], boxes[n, 3]):
             for tx in range(boxes[n, 0], boxes[n, 1]):
-                counts[ty * across + tx + 1] += 1
-    starts = np.cumsum(counts)
-    cursor = starts.copy()
+                starts[ty * across + tx + 2] += 1
+    for tile in range(across * down):
+        starts[tile + 2] += starts[tile + 1]
     entries = np.empty(starts[-1], np.int32)
     for n in range(len(table)):
         for ty in range(boxes[n, 2], boxes[n, 3]):
             for tx in range(boxes[n, 0], boxes[n, 1]):
-                tile = ty * across + tx
-                entries[cursor[tile]] = n
-                cursor[tile] += 1
-    return starts, entries, across
+                tile = ty * across + tx + 1
+                entries[starts[tile]] = n
+                starts[tile] += 1
+    return starts[:-1], entries
 
 
-@njit(cache=True)
-def _pitch(columns):
-    """Floats per row of a tile: room for one vector past the end, an odd number of cache lines (no set conflicts)."""
-    lines = (columns + LANES - 1) // LANES + 1
-    return (lines | 1) * LANES
+@njit(cache=True, error_model="numpy")
+def _columns(table, n, left, columns):
+    """First column and one past the last of a tile that splat n can reach."""
+    x = table[n, _MEAN_X] - f32(left)
+    return _span(x - table[n, _REACH_X], x + table[n, _REACH_X], columns)
 
 
-@njit(cache=True)
-def _row_span(table, n, y, columns, left):
-    """Where splat n crosses row y of a tile that starts at column `left`: first column, vectors, dx0, exponent, dy."""
-    dy = f32(y) - table[n, _MEAN_Y]
-    row_exponent = table[n, _RATE_Y] * dy * dy
-    room = table[n, _LIMIT] - row_exponent
-    if not room <= f32(0.0):
-        return 0, 0, f32(0), f32(0), f32(0)
-    half = math.sqrt(room / table[n, _RATE_X])
-    centre = table[n, _MEAN_X] - f32(left) + table[n, _SLOPE] * dy
-    first = max(math.ceil(centre - half), f32(0.0))
-    last = min(math.floor(centre + half), f32(columns - 1))
-    if not first <= last:
-        return 0, 0, f32(0), f32(0), f32(0)
-    start = int(first)
-    blocks = (int(last) - start + LANES) // LANES
-    return start, blocks, f32(start) - centre, row_exponent, dy
+@njit(cache=True, error_model="numpy")
+def _rows(table, n, dx, top, rows):
+    """First row and one past the last of a tile that splat n can reach in the strip that begins at offset dx."""
+    reach = table[n, _REACH_X]
+    low, high = max(dx, -reach), min(dx + f32(LANES - 1), reach)
+    y, k = table[n, _MEAN_Y] - f32(top), table[n, _SHEAR]
+    limit, rate_x, inverse = table[n, _LIMIT], table[n, _RATE_X], table[n, _INVERSE_RATE_T]
+    at = min(max(table[n, _TOP_X], low), high)
+    last = y + k * at + math.sqrt(max((limit - rate_x * at * at) * inverse, f32(0.0)))
+    at = min(max(-table[n, _TOP_X], low), high)
+    first = y + k * at - math.sqrt(max((limit - rate_x * at * at) * inverse, f32(0.0)))
+    return _span(first, last, rows)
 
 
-@njit(cache=True)
-def _tile_rows(table, n, top, rows):
-    """First and one past the last row of the tile that splat n can reach."""
-    reach = math.sqrt(table[n, _LIMIT] / table[n, _RATE_Y])
-    y = table[n, _MEAN_Y] - f32(top)
-    first = int(max(math.ceil(y - reach), f32(0.0)))
-    last = int(min(math.floor(y + reach), f32(rows - 1)))
-    return first, last + 1
-
-
-@njit(cache=True)
-def _paint_splat(canvas, table, colors, n, like, left, top, columns, rows):
-    """Add splat n to a tile's planes [C, rows, pitch]."""
-    pitch = canvas.shape[2]
-    stride = canvas.shape[1] * pitch
-    rate, limit = table[n, _RATE_X], table[n, _LIMIT]
-    first, last = _tile_rows(table, n, top, rows)
-    for row in range(first, last):
-        start, blocks, dx0, exponent, _ = _row_span(table, n, top + row, columns, left)
-        if blocks > 0:
-            _paint_row(canvas, row * pitch + start, stride, blocks, dx0, rate, exponent, limit, colors, n, like)
-
-
-@njit(cache=True)
-def _pull_splat(pulled, level, table, colors, n, like, left, top, columns, rows, sums):
-    """Add splat n's moments against the residuals of its layer, pulled[level], to `sums`."""
-    pitch = pulled.shape[3]
-    stride = pulled.shape[2] * pitch
-    base = level * pulled.shape[1] * stride
-    rate, limit = table[n, _RATE_X], table[n, _LIMIT]
-    first, last = _tile_rows(table, n, top, rows)
-    for row in range(first, last):
-        start, blocks, dx0, exponent, dy = _row_span(table, n, top + row, columns, left)
-        if blocks > 0:
-            offset = base + row * pitch + start
-            _pull_row(pulled, offset, stride, blocks, dx0, rate, exponent, limit, colors, n, like, dy, sums)
-
-
-@njit(cache=True)
-def _turn(moments, entry, table, n, planes, sums):
-    """Write a splat's moments from row coordinates (dx, dy) into whitened ones u = L^-1 d."""
-    moment = moments[entry]
-    for k in range(planes):
-        moment[k] = _sum_lanes(sums, k)
-    ix, iy = table[n, _INV_SX], table[n, _INV_SY]
-    p = _sum_lanes(sums, planes) * ix
-    r = _sum_lanes(sums, planes + 1) * iy
-    pp = _sum_lanes(sums, planes + 2) * (ix * ix)
-    pr = _sum_lanes(sums, planes + 3) * (ix * iy)
-    rr = _sum_lanes(sums, planes + 4) * (iy * iy)
-    q00, q01, q10, q11 = table[n, _Q00], table[n, _Q01], table[n, _Q10], table[n, _Q11]
-    moment[planes] = q00 * p + q01 * r
-    moment[planes + 1] = q10 * p + q11 * r
-    moment[planes + 2] = q00 * q00 * pp + f32(2.0) * q00 * q01 * pr + q01 * q01 * rr
-    moment[planes + 3] = q00 * q10 * pp + (q00 * q11 + q01 * q10) * pr + q01 * q11 * rr
-    moment[planes + 4] = q10 * q10 * pp + f32(2.0) * q10 * q11 * pr + q11 * q11 * rr
-
-
-@njit(cache=True)
-def _tile_box(tile, across, width, height):
+@njit(cache=True, error_model="numpy")
+def _tile_box(tile, width, height):
     """Left, top, columns and rows of a tile."""
+    across = (width + TILE_COLUMNS - 1) // TILE_COLUMNS
     left = (tile % across) * TILE_COLUMNS
     top = (tile // across) * TILE_ROWS
     return left, top, min(TILE_COLUMNS, width - left), min(TILE_ROWS, height - top)
 
 
-@njit(cache=True)
-def _new_canvas(planes, rows, columns):
-    return np.empty((planes, rows, _pitch(columns)), f32)
+@njit(cache=True, error_model="numpy")
+def _paint(canvas, table, like, entries, first, end, left, top, columns, rows):
+    """Add splats to a tile's planes [rows, C, pitch]: entries from `first` on, while they are before splat `end`."""
+    entry = first
+    while entry < len(entries) and entries[entry] < end:
+        n = entries[entry]
+        begin, stop = _columns(table, n, left, columns)
+        for column in range(begin, stop, LANES):
+            dx = f32(left + column) - table[n, _MEAN_X]
+            y0, y1 = _rows(table, n, dx, top, rows)
+            if y0 < y1:
+                dy = f32(top + y0) - table[n, _MEAN_Y]
+                _paint_strip(canvas, y0 * len(like) * _PITCH + column, y1 - y0, dx, dy, table, n, like)
+        entry += 1
+    return entry
 
 
-@njit(parallel=True, cache=True)
-def _render_tiles(table, colors, like, ends, background, starts, entries, across, width, height, max_code, out):
-    """Paint every tile; out [pictures, C, height, width] takes values, or code values where max_code is not 0."""
+@njit(cache=True, error_model="numpy")
+def _pull(pulled, place, table, n, like, left, top, columns, rows, sums):
+    """Add splat n's moments against residuals [rows, C, pitch] at `place` to `sums`."""
+    begin, stop = _columns(table, n, left, columns)
+    for column in range(begin, stop, LANES):
+        dx = f32(left + column) - table[n, _MEAN_X]
+        y0, y1 = _rows(table, n, dx, top, rows)
+        if y0 < y1:
+            dy = f32(top + y0) - table[n, _MEAN_Y]
+            _pull_strip(pulled, place + y0 * len(like) * _PITCH + column, y1 - y0, dx, dy, table, n, like, sums)
+
+
+@njit(cache=True, error_model="numpy")
+def _render_tile(tile, canvas, table, like, ends, background, entries, width, height, max_code, out):
+    """Paint one tile; see `_render_tiles`."""
     planes = len(like)
-    for tile in prange(len(starts) - 1):
-        left, top, columns, rows = _tile_box(tile, across, width, height)
-        canvas = _new_canvas(planes, rows, columns)
+    left, top, columns, rows = _tile_box(tile, width, height)
+    for row in range(rows):
         for k in range(planes):
-            canvas[k] = background[k]
-        entry = starts[tile]
-        for picture in range(len(ends)):
-            while entry < starts[tile + 1] and entries[entry] < ends[picture]:
-                _paint_splat(canvas, table, colors, entries[entry], like, left, top, columns, rows)
-                entry += 1
-            for k in range(planes):
-                for row in range(rows):
-                    if max_code == 0:
-                        for column in range(columns):
-                            out[picture, k, top + row, left + column] = canvas[k, row, column]
-                    else:
-                        for column in range(columns):
-                            value = min(max(canvas[k, row, column], f32(0.0)), f32(1.0)) * f32(max_code) + f32(0.5)
-                            out[picture, k, top + row, left + column] = i32(value)
+            canvas[(row * planes + k) * _PITCH : (row * planes + k + 1) * _PITCH] = background[k]
+    entry = 0
+    for picture in range(len(ends)):
+        entry = _paint(canvas, table, like, entries, entry, ends[picture], left, top, columns, rows)
+        for k in range(planes):
+            for row in range(rows):
+                place = ((picture * planes + k) * height + top + row) * width + left
+                _write_row(canvas, (row * planes + k) * _PITCH, columns, f32(max_code), out, place)
 
 
 @njit(parallel=True, cache=True)
-def _fit_tiles(table, colors, like, ends, weights, target, starts, entries, across):
-    """Forward and backward of every tile: squared errors [tiles, levels, C] and moments [entries, C + 5]."""
+def _render_tiles(table, like, ends, background, starts, entries, width, height, max_code, out, workers):
+    """Paint every tile; out [pictures * C * height * width] takes values, or code values where it holds integers."""
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        canvas = np.empty(TILE_ROWS * len(like) * _PITCH, f32)
+        tile = _take(counter)
+        while tile < len(starts) - 1:
+            own = entries[starts[tile] : starts[tile + 1]]
+            _render_tile(tile, canvas, table, like, ends, background, own, width, height, max_code, out)
+            tile = _take(counter)
+
+
+@njit(cache=True, error_model="numpy")
+def _fit_tile(tile, canvas, pulled, sums, table, like, ends, weights, target, entries, squared, moments):
+    """Forward and, where there is room for moments, backward of one tile; see `_fit_tiles`."""
     planes = len(like)
     levels = len(ends)
     height, width = target.shape[1:]
+    left, top, columns, rows = _tile_box(tile, width, height)
+    size = TILE_ROWS * planes * _PITCH  # of a level in `pulled`
+    flat = target.reshape(-1)
+    if columns < TILE_COLUMNS:  # strips read on past the last column
+        pulled[:] = f32(0.0)
+    for row in range(rows):
+        for k in range(planes):
+            source = (k * height + top + row) * width + left
+            _begin_row(canvas, (row * planes + k) * _PITCH, flat, source, columns)
+    entry = 0
+    for level in range(levels):
+        entry = _paint(canvas, table, like, entries, entry, ends[level], left, top, columns, rows)
+        for row in range(rows):
+            for k in range(planes):
+                place = (row * planes + k) * _PITCH
+                squares = _weigh_row(canvas, place, columns, weights[level, k], pulled, level * size + place)
+                squared[level, k] += squares
+    for level in range(levels - 2, -1, -1):  # R_l = sum over the levels from l on
+        for row in range(rows * planes):
+            _accumulate_row(pulled, level * size + row * _PITCH, size, columns)
+    level = 0
+    for entry in range(len(entries)):
+        n = entries[entry]
+        while n >= ends[level]:
+            level += 1
+        sums[:] = f32(0.0)
+        _pull(pulled, level * size, table, n, like, left, top, columns, rows, sums)
+        for k in range(planes + NUM_SHAPE_MOMENTS):
+            moments[entry, k] = _sum_lanes(sums, k)
+
+
+@njit(parallel=True, cache=True)
+def _fit_tiles(table, like, ends, weights, target, starts, entries, workers):
+    """Forward and backward of every tile: squared errors [tiles, levels, C] and moments [entries, C + 5]."""
+    planes = len(like)
+    levels = len(ends)
     tiles = len(starts) - 1
     squared = np.zeros((tiles, levels, planes), np.float64)
     moments = np.empty((len(entries), planes + NUM_SHAPE_MOMENTS), f32)
-    for tile in prange(tiles):
-        left, top, columns, rows = _tile_box(tile, across, width, height)
-        canvas = _new_canvas(planes, rows, columns)
-        pitch = canvas.shape[2]
-        pulled = np.empty((levels, planes, rows, pitch), f32)
-        for k in range(planes):
-            for row in range(rows):
-                for column in range(columns):
-                    canvas[k, row, column] = -target[k, top + row, left + column]
-                canvas[k, row, columns:] = f32(0.0)
-        entry = starts[tile]
-        for level in range(levels):
-            while entry < starts[tile + 1] and entries[entry] < ends[level]:
-                _paint_splat(canvas, table, colors, entries[entry], like, left, top, columns, rows)
-                entry += 1
-            for k in range(planes):
-                weight = weights[level, k]
-                total = 0.0
-                for row in range(rows):
-                    row_total = f32(0.0)
-                    for column in range(columns):
-                        value = canvas[k, row, column]
-                        row_total += value * value
-                        pulled[level, k, row, column] = weight * value
-                    pulled[level, k, row, columns:] = f32(0.0)
-                    total += row_total
-                squared[tile, level, k] = total
-        for level in range(levels - 2, -1, -1):  # R_l = sum over the levels from l on
-            for k in range(planes):
-                for row in range(rows):
-                    for column in range(columns):
-                        pulled[level, k, row, column] += pulled[level + 1, k, row, column]
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        canvas = np.empty(TILE_ROWS * planes * _PITCH, f32)
+        pulled = np.zeros(levels * TILE_ROWS * planes * _PITCH, f32)
         sums = np.empty((planes + NUM_SHAPE_MOMENTS) * LANES, f32)
-        level = 0
-        for entry in range(starts[tile], starts[tile + 1]):
-            n = entries[entry]
-            while n >= ends[level]:
-                level += 1
-            sums[:] = f32(0.0)
-            _pull_splat(pulled, level, table, colors, n, like, left, top, columns, rows, sums)
-            _turn(moments, entry, table, n, planes, sums)
+        tile = _take(counter)
+        while tile < tiles:
+            own = slice(starts[tile], starts[tile + 1])
+            _fit_tile(
+                tile,
+                canvas,
+                pulled,
+                sums,
+                table,
+                like,
+                ends,
+                weights,
+                target,
+                entries[own],
+                squared[tile],
+                moments[own],
+            )
+            tile = _take(counter)
     return squared, moments
 
 
-@njit(cache=True)
-def _gather(moments, entries, count):
-    """Sum the tiles' moments per splat, in the order of the tiles."""
-    total = np.zeros((count, moments.shape[1]), f32)
+@njit(cache=True, error_model="numpy")
+def _gather(moments, entries, cholesky):
+    """Sum the tiles' moments per splat, in the order of the tiles, and whiten them."""
+    count, width = len(cholesky), moments.shape[1]
+    planes = width - NUM_SHAPE_MOMENTS
+    total = np.zeros((count, width), f32)
     for entry in range(len(entries)):
         n = entries[entry]
-        for k in range(moments.shape[1]):
+        for k in range(width):
             total[n, k] += moments[entry, k]
+    for n in range(count):
+        i1, i3 = f32(1.0 / cholesky[n, 0]), f32(1.0 / cholesky[n, 2])
+        total[n, planes] *= i1
+        total[n, planes + 1] *= i3
+        total[n, planes + 2] *= i1 * i1
+        total[n, planes + 3] *= i1 * i3
+        total[n, planes + 4] *= i3 * i3
     return total
 
 
 def _prepare(splats: Splats, width: int, height: int, grid: PlaneGrid, channels: slice):
-    """What every pass starts from: the table, the colours of these planes, a tuple as wide as they are, the bins."""
+    """What every pass starts from: the splats on this grid, their table, a tuple as wide as the planes, the bins."""
     plane = project(splats, width, height, grid)
-    table = _tabulate(plane.means, plane.cholesky, plane.cutoff)
-    colors = np.ascontiguousarray(splats.colors[:, channels] * plane.gains[:, None], f32)
-    return table, colors, (f32(0.0),) * colors.shape[1], *_bin(table, grid.width, grid.height)
+    colors = splats.colors[:, channels]
+    table = _tabulate(plane.means, plane.cholesky, plane.gains, plane.cutoff, colors)
+    return plane, table, (f32(0.0),) * colors.shape[1], *_bin(table, grid.width, grid.height)
 
 
 def render(
@@ -489,12 +692,13 @@ def render(
     Returns:
         [len(ends), C, grid.height, grid.width] float32, uint8 (max_code 255) or uint16 (1023).
     """
-    table, colors, like, starts, entries, across = _prepare(splats, width, height, grid, channels)
+    _, table, like, starts, entries = _prepare(splats, width, height, grid, channels)
     dtype = f32 if max_code == 0 else np.uint8 if max_code <= 255 else np.uint16
     out = np.empty((len(ends), len(like), grid.height, grid.width), dtype)
     under = np.asarray(background, f32)
     stops = np.asarray(ends, np.int64)
-    _render_tiles(table, colors, like, stops, under, starts, entries, across, grid.width, grid.height, max_code, out)
+    size = grid.width, grid.height
+    _render_tiles(table, like, stops, under, starts, entries, *size, max_code, out.reshape(-1), get_num_threads())
     return out
 
 
@@ -510,8 +714,8 @@ def fit_step(
     channel_weights: Sequence[float],
 ) -> StepResult:
     """As `reference.fit_step`, in float32: all levels for one render and one backward pass."""
-    table, colors, like, starts, entries, across = _prepare(splats, width, height, grid, channels)
+    plane, table, like, starts, entries = _prepare(splats, width, height, grid, channels)
     weights = (2.0 * np.outer(level_weights, channel_weights)).astype(f32)
     stops = np.asarray(ends, np.int64)
-    squared, moments = _fit_tiles(table, colors, like, stops, weights, target, starts, entries, across)
-    return StepResult(squared.sum(axis=0), _gather(moments, entries, len(splats)))
+    squared, moments = _fit_tiles(table, like, stops, weights, target, starts, entries, get_num_threads())
+    return StepResult(squared.sum(axis=0), _gather(moments, entries, plane.cholesky))
