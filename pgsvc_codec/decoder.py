@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from pgsvc_codec.coding.gop import decode_gop
+from pgsvc_codec.coding.gop import DecodedSplats, decode_gop
 from pgsvc_codec.errors import ConfigError, FormatError, InputError, TruncatedError
 from pgsvc_codec.format.container import StreamReader
 from pgsvc_codec.format.header import VideoRecord
@@ -19,6 +22,10 @@ from pgsvc_codec.picture import Frame, color_transform, matching_info, plane_gri
 from pgsvc_codec.render.backend import load
 from pgsvc_codec.render.frames import FramePainter
 from pgsvc_codec.video import Chroma, Matrix, Range, Siting, VideoInfo
+
+_Item = TypeVar("_Item")
+
+_LOOK_AHEAD = 2  # frames whose splats are decoded while an earlier one is painted
 
 
 class DecodedFrame(NamedTuple):
@@ -69,6 +76,7 @@ class Decoder:
     def __init__(self, source: str | Path | BinaryIO | bytes, *, device: str = "auto") -> None:
         self._rasterizer = load(device)
         self._file: BinaryIO | None = None
+        self._reading = Lock()  # every iterator of `frames` reads in a thread of its own
         if isinstance(source, str | Path):
             try:
                 self._file = open(source, "rb")  # noqa: SIM115
@@ -96,9 +104,10 @@ class Decoder:
 
     def close(self) -> None:
         """Release the file, if the decoder opened it."""
-        self.reader.close()
-        if self._file is not None:
-            self._file.close()
+        with self._reading:
+            self.reader.close()
+            if self._file is not None:
+                self._file.close()
 
     def level_size(self, layers: int | None = None) -> tuple[int, int]:
         """The native size of a level, width and height in luma samples: full unless scalability is in resolution.
@@ -150,6 +159,9 @@ class Decoder:
         GOPs that lie outside the range are not read.  Where layers of a GOP are missing or damaged it comes from
         those below, at the same output size; a GOP without its base is left out; `warnings` says so.
 
+        While a frame is painted, a thread reads and decodes the splats of the next ones; it ends with the iterator,
+        closed early or not.  Use `reader` for nothing but looking meanwhile.
+
         Args:
             layers: how many layers, 1 = base only; None = all.
             size: output width and height in luma samples; None = native, see `level_size`.
@@ -176,33 +188,43 @@ class Decoder:
 
     def _decode(self, level: int, output: VideoInfo, start: int, end: int) -> Iterator[DecodedFrame]:
         painter = self._painter(output, level)
+        for item in _ahead(self._splats(level, start, end)):
+            if isinstance(item, str):
+                self.warnings.append(item)
+                continue
+            number, (layers, background) = item
+            yield DecodedFrame(number, len(layers), painter.paint(layers, background, [len(layers)])[0])
+
+    def _splats(self, level: int, start: int, end: int) -> Iterator[str | tuple[int, DecodedSplats]]:
+        """What there is to paint, with the number of the frame; what was lost until then, as a text, before it."""
         for number, gop in enumerate(self.reader.gops):
             if gop.first_frame >= end or gop.first_frame + gop.frames <= start:
                 continue
-            loss = partial(self._note_loss, number)
-            decoded = decode_gop(self._payloads(number, level), self.info.chroma.num_planes, loss)
-            for frame, (layers, background) in enumerate(decoded, start=gop.first_frame):
+            losses: list[str] = []
+            on_loss = partial(_note_loss, losses, number)
+            decoded = decode_gop(self._payloads(number, level, on_loss), self.info.chroma.num_planes, on_loss)
+            for frame, splats in enumerate(decoded, start=gop.first_frame):
                 if frame >= end:
                     break
                 if frame >= start:
-                    yield DecodedFrame(frame, len(layers), painter.paint(layers, background, [len(layers)])[0])
+                    yield from losses
+                    losses.clear()
+                    yield frame, splats
+            yield from losses
 
-    def _payloads(self, gop: int, level: int) -> list[list[bytes]]:
+    def _payloads(self, gop: int, level: int, on_loss: Callable[[int, FormatError], None]) -> list[list[bytes]]:
         """Per layer, per frame, for as many layers up to `level` as are whole."""
         payloads: list[list[bytes]] = []
         for layer in range(level):
             try:
-                payloads.append(self.reader.read_segment(gop, layer))
+                with self._reading:
+                    payloads.append(self.reader.read_segment(gop, layer))
             except TruncatedError:  # told once for the whole stream
                 break
             except FormatError as error:
-                self._note_loss(gop, layer, error)
+                on_loss(layer, error)
                 break
         return payloads
-
-    def _note_loss(self, gop: int, layer: int, error: FormatError) -> None:
-        kept = f"decoded from {layer} of its layers" if layer else "left out"
-        self.warnings.append(f"GOP {gop} is {kept}: {error}")
 
     def _painter(self, output: VideoInfo, level: int) -> FramePainter:
         # chroma siting and subsampling of the output, over the full-size picture of the stream
@@ -218,3 +240,20 @@ class Decoder:
             output.max_code,
             None if same else (matrix, offset),
         )
+
+
+def _note_loss(losses: list[str], gop: int, layer: int, error: FormatError) -> None:
+    kept = f"decoded from {layer} of its layers" if layer else "left out"
+    losses.append(f"GOP {gop} is {kept}: {error}")
+
+
+def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The same items, made by a thread up to `_LOOK_AHEAD` before they are asked for; an error comes in its place."""
+    thread = ThreadPoolExecutor(1, "pgsvc-splats")
+    try:
+        waiting = deque(thread.submit(next, items, None) for _ in range(_LOOK_AHEAD))
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, items, None))
+            yield item
+    finally:
+        thread.shutdown(cancel_futures=True)

@@ -311,9 +311,11 @@ class Console:
         """While the context lasts, say why nothing happens if kernels are compiled."""
         from pgsvc_codec.render.backend import on_compilation
 
-        return on_compilation(
-            lambda: self.note("compiling the rasteriser for this processor, once: up to half a minute")
-        )
+        def tell(is_kept: bool) -> None:
+            how_often = "once" if is_kept else "each time, for no folder can keep it; NUMBA_CACHE_DIR may name one"
+            self.note(f"compiling the rasteriser for this processor, {how_often}: up to half a minute")
+
+        return on_compilation(tell)
 
     def detail(self, text: str) -> None:
         """Text for people who asked for more."""
