@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import threading
 from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 
 import numba
 import numpy as np
@@ -273,6 +276,102 @@ def test_a_stream_that_ends_early_gives_what_is_whole(six_frames):
         assert [frame.layers for frame in frames] == [3, 3, 3, 3, 1, 1]
         assert np.array_equal(frames[5].planes[0], exact[5][0])
         assert decoder.warnings == ["truncated: GOP 1 has 1 of 3 layers"]
+
+
+def splat_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("pgsvc-splats")]
+
+
+def test_splats_are_decoded_while_a_frame_is_painted_but_not_far_ahead(six_frames, monkeypatch):
+    decoded, is_ahead = [], threading.Event()
+
+    def decode_and_tell(*arguments):
+        for splats in decode_gop(*arguments):
+            decoded.append(threading.current_thread())
+            if len(decoded) == 3:
+                is_ahead.set()
+            yield splats
+
+    def paint_when_others_are_decoded(*arguments):
+        assert is_ahead.wait(30), "no frame was decoded while the first was painted"
+        return paint(*arguments)
+
+    paint = FramePainter.paint
+    monkeypatch.setattr("pgsvc_codec.decoder.decode_gop", decode_and_tell)
+    monkeypatch.setattr(FramePainter, "paint", paint_when_others_are_decoded)
+    with Decoder(six_frames) as decoder:
+        frames = decoder.frames()
+        assert next(frames).number == 0
+        assert len(decoded) == 3, "two frames ahead of the first"
+        assert threading.main_thread() not in decoded
+        frames.close()
+
+
+def test_the_thread_ends_with_the_iterator(six_frames, monkeypatch):
+    with Decoder(six_frames) as decoder:
+        list(decoder.frames())
+        assert splat_threads() == []
+        frames = decoder.frames()
+        assert splat_threads() == [], "none before the first frame"
+        next(frames)
+        assert len(splat_threads()) == 1
+        frames.close()
+        assert splat_threads() == []
+
+        def fail(*arguments):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(FramePainter, "paint", fail)
+        with pytest.raises(KeyboardInterrupt):
+            next(decoder.frames())
+        assert splat_threads() == []
+
+
+def test_an_error_of_the_thread_comes_in_its_place(six_frames, monkeypatch):
+    def decode_two(*arguments):
+        yield from islice(decode_gop(*arguments), 2)
+        raise MemoryError("no room for a third frame")
+
+    monkeypatch.setattr("pgsvc_codec.decoder.decode_gop", decode_two)
+    with Decoder(six_frames) as decoder:
+        frames = decoder.frames()
+        assert [next(frames).number for _ in range(2)] == [0, 1]
+        with pytest.raises(MemoryError, match="no room for a third frame"):
+            next(frames)
+    assert splat_threads() == []
+
+
+def test_what_is_lost_is_told_with_the_first_frame_that_lacks_it(six_frames):
+    with Decoder(six_frames) as decoder:
+        damaged = bytearray(six_frames)
+        damaged[decoder.reader.gops[1].segments[2].offset + 40] ^= 1
+    with Decoder(bytes(damaged)) as decoder:
+        told = [(frame.layers, len(decoder.warnings)) for frame in decoder.frames()]
+        assert told == [(3, 0)] * 4 + [(2, 1)] * 2
+        assert "GOP 1 is decoded from 2 of its layers" in decoder.warnings[0]
+
+
+def test_iterators_of_one_decoder_do_not_disturb_each_other(six_frames, tmp_path):
+    path = tmp_path / "six.pgs"
+    path.write_bytes(six_frames)
+    with Decoder(path) as decoder:
+        alone = [list(decoder.frames(layers=level)) for level in (1, 3)]
+        together = zip(decoder.frames(layers=1), decoder.frames(layers=3), strict=True)
+        for number, pair in enumerate(together):
+            for frame, frames in zip(pair, alone, strict=True):
+                assert np.array_equal(frame.planes[0], frames[number].planes[0])
+
+
+def test_decoding_leaves_no_reference_cycles(six_frames):
+    with Decoder(six_frames) as decoder:
+        list(decoder.frames())
+        gc.collect()
+        gc.disable()
+        try:
+            list(decoder.frames())
+            assert gc.collect() == 0
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("size", [(26, 20), (104, 80), (31, 57), (1, 1)])
