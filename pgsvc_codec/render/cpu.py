@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pgsvc_codec.picture import PlaneGrid
 
 f32 = np.float32
+i32 = np.int32
 
 LANES = 16  # floats per vector, columns per strip; LLVM splits it where the machine's are shorter
 TILE_ROWS = 64
@@ -71,6 +73,13 @@ _MOST_ROWS = 32  # of one run of the recurrence, whose relative error grows with
     _COLORS,
 ) = range(13)
 _NUM_COLUMNS = 16  # one cache line; four planes at most
+
+# A run is a strip's rows from one beginning of the recurrence to the next.  Its record: a cache line of scalars, three
+# of them int32, then the vectors g and r of its first row.
+_RUN_OFFSET, _RUN_ROWS, _RUN_ENTRY, _RUN_RATIO, _RUN_CUTOFF, _RUN_DX, _RUN_DY, _RUN_SHEAR, _RUN_COLORS = range(9)
+_RUN_G, _RUN_R, _RUN_SIZE = LANES, 2 * LANES, 3 * LANES
+_MOST_RUNS = 2048  # that are planned at once
+_NUM_MOMENTS = 8  # of an entry: C + 5 with C <= 3
 
 _VEC = ir.VectorType(ir.FloatType(), LANES)
 _INTS = ir.VectorType(ir.IntType(32), LANES)
@@ -141,140 +150,156 @@ def _exp2(builder, exponent):
     return builder.bitcast(builder.add(builder.bitcast(mantissa, _INTS), power), _VEC)
 
 
-class _Strip:
-    """One strip of one splat: the registers that stay, and the walk down its rows, shared by both passes.
+def _record(builder, runs, index):
+    return builder.gep(runs, [builder.mul(index, _index(_RUN_SIZE))])
 
-    Values of the splat are read from its row of the table.
-    """
 
-    def __init__(self, context, builder, table_type, table, n, planes):
-        self.builder = builder
-        data = _data(context, builder, table_type, table)
-        self.row = builder.gep(data, [builder.mul(n, _index(_NUM_COLUMNS))])
-        self.colors = [self.value(_COLORS + k) for k in range(planes)]
-        self.ratio = self.value(_RATIO)
-        self.cutoff = self.value(_CUTOFF)
-        self.rate_t = self.value(_RATE_T)
+@intrinsic
+def _begin_run(typing, runs, run, dx, dy, shear, rate_x, rate_t):
+    """Write the Gaussian of a run's first row, and what takes it to the next: 2^(rate_t (2 t + 1))."""
+    signature = types.void(runs, types.int64, *(types.float32,) * 5)
 
-    def value(self, column):
-        """A value of the splat in all lanes."""
-        return _broadcast(self.builder, self.scalar(column))
-
-    def scalar(self, column):
-        return self.builder.load(self.builder.gep(self.row, [_index(column)]))
-
-    def walk(self, dx, dy, pointer, rows, stride, body):
-        """For each row call body(pointer, g, t): g is 0 outside the ellipse; the next row is `stride` floats on."""
-        builder = self.builder
-        across = builder.fmul(builder.fmul(dx, dx), self.value(_RATE_X))
-        first = builder.fsub(_broadcast(builder, dy), builder.fmul(self.value(_SHEAR), dx))
-        run = builder.fptosi(self.scalar(_RUN), _I64)
-        at, t_slot, left = (cgutils.alloca_once_value(builder, value) for value in (pointer, first, rows))
-        g_slot, r_slot = (cgutils.alloca_once(builder, _VEC) for _ in range(2))
-        runs = builder.sdiv(builder.sub(builder.add(rows, run), _index(1)), run)
-        with cgutils.for_range(builder, runs):
-            self._begin(builder.load(t_slot), across, g_slot, r_slot)
-            remaining = builder.load(left)
-            count = builder.select(builder.icmp_signed("<", remaining, run), remaining, run)
-            builder.store(builder.sub(remaining, count), left)
-            with cgutils.for_range(builder, count):
-                here, g, r, t = (builder.load(slot) for slot in (at, g_slot, r_slot, t_slot))
-                inside = builder.fcmp_ordered(">=", g, self.cutoff)
-                body(here, builder.select(inside, g, _constant(0.0)), t)
-                builder.store(builder.fmul(g, r), g_slot)
-                builder.store(builder.fmul(r, self.ratio), r_slot)
-                builder.store(builder.fadd(t, _constant(1.0)), t_slot)
-                builder.store(builder.gep(here, [_index(stride)]), at)
-
-    def _begin(self, t, across, g_slot, r_slot):
-        """g of a row, and what takes it to the next: 2^(rate_t (2 t + 1))."""
-        builder = self.builder
-        slope = builder.fmul(t, self.rate_t)
-        exponent = _fma(builder, slope, t, across)
+    def generate(context, builder, signature, arguments):
+        runs_, run_, dx_, dy_, shear_, rate_x_, rate_t_ = arguments
+        record = _record(builder, _data(context, builder, signature.args[0], runs_), run_)
+        dx_v = builder.fadd(_broadcast(builder, dx_), _RAMP)
+        dy_v, shear_v, rate_x_v, rate_t_v = (_broadcast(builder, value) for value in (dy_, shear_, rate_x_, rate_t_))
+        t = builder.fsub(dy_v, builder.fmul(shear_v, dx_v))
+        slope = builder.fmul(t, rate_t_v)
+        exponent = _fma(builder, slope, t, builder.fmul(builder.fmul(dx_v, dx_v), rate_x_v))
         counts = builder.fcmp_ordered(">=", exponent, _constant(_LEAST_EXPONENT))
-        builder.store(builder.select(counts, _exp2(builder, exponent), _constant(0.0)), g_slot)
-        growth = _fma(builder, slope, _constant(2.0), self.rate_t)
+        g = builder.select(counts, _exp2(builder, exponent), _constant(0.0))
+        growth = _fma(builder, slope, _constant(2.0), rate_t_v)
         # only lanes that never count exceed these bounds, and must stay finite; so must a NaN
         for comparison, bound in (("<", -_LEAST_EXPONENT), (">", _LEAST_EXPONENT)):
             within = builder.fcmp_ordered(comparison, growth, _constant(bound))
             growth = builder.select(within, growth, _constant(bound))
-        builder.store(_exp2(builder, growth), r_slot)
-
-
-@intrinsic
-def _paint_strip(typing, canvas, offset, rows, dx, dy, table, n, like):
-    """Add splat n to every plane of a tile: `rows` rows of the strip that begins `offset` floats into the canvas.
-
-    dx and dy lead from the splat's mean to the strip's first sample.
-    """
-    signature = types.void(canvas, types.int64, types.int64, types.float32, types.float32, table, types.int64, like)
-
-    def generate(context, builder, signature, arguments):
-        canvas_, offset_, rows_, dx_, dy_, table_, n_, _ = arguments
-        planes = len(like)
-        strip = _Strip(context, builder, table, table_, n_, planes)
-        pointer = builder.gep(_data(context, builder, signature.args[0], canvas_), [offset_])
-
-        def body(pointer, g, t):
-            for k, color in enumerate(strip.colors):
-                value = _load(builder, pointer, _index(k * _PITCH))
-                _store(builder, _fma(builder, g, color, value), pointer, _index(k * _PITCH))
-
-        strip.walk(builder.fadd(_broadcast(builder, dx_), _RAMP), dy_, pointer, rows_, planes * _PITCH, body)
+        _store(builder, g, record, _index(_RUN_G))
+        _store(builder, _exp2(builder, growth), record, _index(_RUN_R))
         return context.get_dummy_value()
 
     return signature, generate
 
 
+class _Run:
+    """One run of a strip: the registers that stay, and the walk down its rows, shared by both passes."""
+
+    def __init__(self, builder, runs, index, planes):
+        self.builder = builder
+        self.planes = planes
+        self.record = _record(builder, runs, index)
+        self.colors = [self.value(_RUN_COLORS + k) for k in range(planes)]
+
+    def value(self, column):
+        """A value of the run in all lanes."""
+        return _broadcast(self.builder, self.builder.load(self.builder.gep(self.record, [_index(column)])))
+
+    def whole(self, column):
+        """One of the run's integers."""
+        builder = self.builder
+        address = builder.bitcast(builder.gep(self.record, [_index(column)]), _I32.as_pointer())
+        return builder.sext(builder.load(address), _I64)
+
+    def walk(self, pointer, body):
+        """For each row call body(pointer, g): g is 0 outside the ellipse."""
+        builder = self.builder
+        ratio, cutoff = self.value(_RUN_RATIO), self.value(_RUN_CUTOFF)
+        at = cgutils.alloca_once_value(builder, pointer)
+        g_slot, r_slot = (
+            cgutils.alloca_once_value(builder, _load(builder, self.record, _index(place))) for place in (_RUN_G, _RUN_R)
+        )
+        with cgutils.for_range(builder, self.whole(_RUN_ROWS)):
+            here, g, r = (builder.load(slot) for slot in (at, g_slot, r_slot))
+            inside = builder.fcmp_ordered(">=", g, cutoff)
+            body(here, builder.select(inside, g, _constant(0.0)))
+            builder.store(builder.fmul(g, r), g_slot)
+            builder.store(builder.fmul(r, ratio), r_slot)
+            builder.store(builder.gep(here, [_index(self.planes * _PITCH)]), at)
+
+
 @intrinsic
-def _pull_strip(typing, pulled, offset, rows, dx, dy, table, n, like, sums):
-    """Add a strip's moments to `sums`, vectors of C + 5: colour gradients, then w dx, w t, w dx², w dx t, w t²."""
-    scalars = (types.int64, types.int64, types.float32, types.float32)
-    signature = types.void(pulled, *scalars, table, types.int64, like, sums)
+def _paint_runs(typing, canvas, runs, count, like):
+    """Add `count` runs to every plane of a tile."""
+    signature = types.void(canvas, runs, types.int64, like)
 
     def generate(context, builder, signature, arguments):
-        pulled_, offset_, rows_, dx_, dy_, table_, n_, _, sums_ = arguments
-        planes = len(like)
-        strip = _Strip(context, builder, table, table_, n_, planes)
-        pointer = builder.gep(_data(context, builder, signature.args[0], pulled_), [offset_])
-        colored = [cgutils.alloca_once_value(builder, _constant(0.0)) for _ in range(planes)]
-        zeroth, first, second = (cgutils.alloca_once_value(builder, _constant(0.0)) for _ in range(3))
+        canvas_, runs_ = (_data(context, builder, signature.args[k], arguments[k]) for k in (0, 1))
+        with cgutils.for_range(builder, arguments[2]) as loop:
+            run = _Run(builder, runs_, loop.index, len(like))
 
-        def body(pointer, g, t):
-            pull = None
-            for k, (color, slot) in enumerate(zip(strip.colors, colored, strict=True)):
-                residual = _load(builder, pointer, _index(k * _PITCH))
-                builder.store(_fma(builder, g, residual, builder.load(slot)), slot)
-                pull = builder.fmul(color, residual) if pull is None else _fma(builder, color, residual, pull)
-            w = builder.fmul(g, pull)
-            wt = builder.fmul(w, t)
-            builder.store(builder.fadd(w, builder.load(zeroth)), zeroth)
-            builder.store(builder.fadd(wt, builder.load(first)), first)
-            builder.store(_fma(builder, wt, t, builder.load(second)), second)
+            def body(pointer, g):
+                for k, color in enumerate(run.colors):
+                    value = _load(builder, pointer, _index(k * _PITCH))
+                    _store(builder, _fma(builder, g, color, value), pointer, _index(k * _PITCH))
 
-        across = builder.fadd(_broadcast(builder, dx_), _RAMP)
-        strip.walk(across, dy_, pointer, rows_, planes * _PITCH, body)
-        w, wt, wtt = (builder.load(slot) for slot in (zeroth, first, second))
-        wx = builder.fmul(w, across)
-        moments = [*(builder.load(slot) for slot in colored), wx, wt]
-        moments += [builder.fmul(wx, across), builder.fmul(wt, across), wtt]
-        data = _data(context, builder, signature.args[8], sums_)
-        for k, value in enumerate(moments):
-            place = _index(k * LANES)
-            _store(builder, builder.fadd(_load(builder, data, place), value), data, place)
+            run.walk(builder.gep(canvas_, [run.whole(_RUN_OFFSET)]), body)
         return context.get_dummy_value()
 
     return signature, generate
 
 
+def _sum_vectors(builder, vectors):
+    """One vector of 8 whose lane k is the sum over all lanes of vectors[k]; at most 8 of them."""
+    parts = [*vectors, *[_constant(0.0)] * (8 - len(vectors))]
+    half = LANES // 2  # of the lanes that belong to one vector
+    while len(parts) > 1:
+        low = [lane // half * 2 * half + lane % half for lane in range(LANES)]
+        high = [lane + half for lane in low]
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [
+            builder.fadd(*(builder.shuffle_vector(a, b, ir.Constant(_INTS, lanes)) for lanes in (low, high)))
+            for a, b in pairs
+        ]
+        half //= 2
+    eight = ir.VectorType(ir.IntType(32), 8)
+    ends = [
+        builder.shuffle_vector(parts[0], parts[0], ir.Constant(eight, [2 * lane + side for lane in range(8)]))
+        for side in range(2)
+    ]
+    return builder.fadd(*ends)
+
+
 @intrinsic
-def _sum_lanes(typing, sums, index):
-    """The sum over the lanes of vector `index` of `sums`."""
-    signature = types.float32(sums, types.int64)
+def _pull_runs(typing, pulled, offset, runs, count, like, moments):
+    """Add the moments of `count` runs to those of their entries: colour gradients, w dx, w t, w dx², w dx t, w t²."""
+    signature = types.void(pulled, types.int64, runs, types.int64, like, moments)
 
     def generate(context, builder, signature, arguments):
-        data = _data(context, builder, signature.args[0], arguments[0])
-        return _lane_sum(builder, _load(builder, data, builder.mul(arguments[1], _index(LANES))))
+        pulled_, runs_, moments_ = (_data(context, builder, signature.args[k], arguments[k]) for k in (0, 2, 5))
+        pulled_ = builder.gep(pulled_, [arguments[1]])
+        planes = len(like)
+        with cgutils.for_range(builder, arguments[3]) as loop:
+            run = _Run(builder, runs_, loop.index, planes)
+            colored = [cgutils.alloca_once_value(builder, _constant(0.0)) for _ in range(planes)]
+            zeroth, first, second = (cgutils.alloca_once_value(builder, _constant(0.0)) for _ in range(3))
+            dx = builder.fadd(run.value(_RUN_DX), _RAMP)
+            first_t = builder.fsub(run.value(_RUN_DY), builder.fmul(run.value(_RUN_SHEAR), dx))
+            t_slot = cgutils.alloca_once_value(builder, first_t)
+
+            def body(pointer, g):
+                pull = None
+                t = builder.load(t_slot)
+                for k, (color, slot) in enumerate(zip(run.colors, colored, strict=True)):
+                    residual = _load(builder, pointer, _index(k * _PITCH))
+                    builder.store(_fma(builder, g, residual, builder.load(slot)), slot)
+                    pull = builder.fmul(color, residual) if pull is None else _fma(builder, color, residual, pull)
+                w = builder.fmul(g, pull)
+                wt = builder.fmul(w, t)
+                builder.store(builder.fadd(w, builder.load(zeroth)), zeroth)
+                builder.store(builder.fadd(wt, builder.load(first)), first)
+                builder.store(_fma(builder, wt, t, builder.load(second)), second)
+                builder.store(builder.fadd(t, _constant(1.0)), t_slot)
+
+            run.walk(builder.gep(pulled_, [run.whole(_RUN_OFFSET)]), body)
+            w, wt, wtt = (builder.load(slot) for slot in (zeroth, first, second))
+            wx = builder.fmul(w, dx)
+            values = [*(builder.load(slot) for slot in colored), wx, wt]
+            values += [builder.fmul(wx, dx), builder.fmul(wt, dx), wtt]
+            entry = builder.gep(moments_, [builder.mul(run.whole(_RUN_ENTRY), _index(_NUM_MOMENTS))])
+            total = _sum_vectors(builder, values)
+            address = builder.bitcast(entry, total.type.as_pointer())
+            builder.store(builder.fadd(builder.load(address, align=4), total), address, align=4)
+        return context.get_dummy_value()
 
     return signature, generate
 
@@ -450,8 +475,10 @@ def _span(low, high, size):
     """The samples of 0..size - 1 within [low, high], half open; empty where there are none."""
     most = f32(size - 1)
     if not (low <= most and high >= f32(0.0)):  # so not for a NaN
-        return 0, 0
-    return math.ceil(max(low, f32(0.0))), math.floor(min(high, most)) + 1
+        return i32(0), i32(0)
+    low = max(low, f32(0.0))
+    first = i32(low)  # truncation: floor and ceil of what is not negative, without a call of libm
+    return first + i32(f32(first) < low), i32(min(high, most)) + i32(1)
 
 
 @njit(cache=True, error_model="numpy")
@@ -520,45 +547,58 @@ def _tile_box(tile, width, height):
 
 
 @njit(cache=True, error_model="numpy")
-def _paint(canvas, table, like, entries, first, end, left, top, columns, rows):
-    """Add splats to a tile's planes [rows, C, pitch]: entries from `first` on, while they are before splat `end`."""
-    entry = first
-    while entry < len(entries) and entries[entry] < end:
+def _plan(runs, table, planes, entries, entry, end, left, top, columns, rows):
+    """Cut entries, from one on and while they are before splat `end`, into as many runs as there is room for.
+
+    Returns the number of runs and the entry that follows.
+    """
+    count = 0
+    whole = runs.view(i32)
+    most = len(runs) - TILE_COLUMNS // LANES * TILE_ROWS  # room for one more splat whatever it looks like
+    while entry < len(entries) and entries[entry] < end and count <= most:
         n = entries[entry]
         begin, stop = _columns(table, n, left, columns)
+        length = i32(table[n, _RUN])
+        aligned = begin // LANES * LANES
+        if (stop - aligned - 1) // LANES == (stop - begin - 1) // LANES:  # then it costs no further strip
+            begin = aligned
         for column in range(begin, stop, LANES):
             dx = f32(left + column) - table[n, _MEAN_X]
             y0, y1 = _rows(table, n, dx, top, rows)
-            if y0 < y1:
+            while y0 < y1:
                 dy = f32(top + y0) - table[n, _MEAN_Y]
-                _paint_strip(canvas, y0 * len(like) * _PITCH + column, y1 - y0, dx, dy, table, n, like)
+                _begin_run(runs, count, dx, dy, table[n, _SHEAR], table[n, _RATE_X], table[n, _RATE_T])
+                whole[count, _RUN_OFFSET] = y0 * planes * _PITCH + column
+                whole[count, _RUN_ROWS] = min(length, y1 - y0)
+                whole[count, _RUN_ENTRY] = entry
+                runs[count, _RUN_RATIO] = table[n, _RATIO]
+                runs[count, _RUN_CUTOFF] = table[n, _CUTOFF]
+                runs[count, _RUN_DX] = dx
+                runs[count, _RUN_DY] = dy
+                runs[count, _RUN_SHEAR] = table[n, _SHEAR]
+                for k in range(planes):
+                    runs[count, _RUN_COLORS + k] = table[n, _COLORS + k]
+                y0 += length
+                count += 1
         entry += 1
-    return entry
+    return count, entry
 
 
 @njit(cache=True, error_model="numpy")
-def _pull(pulled, place, table, n, like, left, top, columns, rows, sums):
-    """Add splat n's moments against residuals [rows, C, pitch] at `place` to `sums`."""
-    begin, stop = _columns(table, n, left, columns)
-    for column in range(begin, stop, LANES):
-        dx = f32(left + column) - table[n, _MEAN_X]
-        y0, y1 = _rows(table, n, dx, top, rows)
-        if y0 < y1:
-            dy = f32(top + y0) - table[n, _MEAN_Y]
-            _pull_strip(pulled, place + y0 * len(like) * _PITCH + column, y1 - y0, dx, dy, table, n, like, sums)
-
-
-@njit(cache=True, error_model="numpy")
-def _render_tile(tile, canvas, table, like, ends, background, entries, width, height, max_code, out):
+def _render_tile(tile, canvas, runs, table, like, ends, background, entries, width, height, max_code, out):
     """Paint one tile; see `_render_tiles`."""
     planes = len(like)
-    left, top, columns, rows = _tile_box(tile, width, height)
+    box = _tile_box(tile, width, height)
+    left, top, columns, rows = box
     for row in range(rows):
         for k in range(planes):
             canvas[(row * planes + k) * _PITCH : (row * planes + k + 1) * _PITCH] = background[k]
     entry = 0
     for picture in range(len(ends)):
-        entry = _paint(canvas, table, like, entries, entry, ends[picture], left, top, columns, rows)
+        count = 1
+        while count > 0:
+            count, entry = _plan(runs, table, planes, entries, entry, ends[picture], *box)
+            _paint_runs(canvas, runs, count, like)
         for k in range(planes):
             for row in range(rows):
                 place = ((picture * planes + k) * height + top + row) * width + left
@@ -571,20 +611,22 @@ def _render_tiles(table, like, ends, background, starts, entries, width, height,
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
         canvas = np.empty(TILE_ROWS * len(like) * _PITCH, f32)
+        runs = np.empty((_MOST_RUNS, _RUN_SIZE), f32)
         tile = _take(counter)
         while tile < len(starts) - 1:
             own = entries[starts[tile] : starts[tile + 1]]
-            _render_tile(tile, canvas, table, like, ends, background, own, width, height, max_code, out)
+            _render_tile(tile, canvas, runs, table, like, ends, background, own, width, height, max_code, out)
             tile = _take(counter)
 
 
 @njit(cache=True, error_model="numpy")
-def _fit_tile(tile, canvas, pulled, sums, table, like, ends, weights, target, entries, squared, moments):
-    """Forward and, where there is room for moments, backward of one tile; see `_fit_tiles`."""
+def _fit_tile(tile, canvas, pulled, plans, table, like, ends, weights, target, entries, squared, moments):
+    """Forward and backward of one tile; see `_fit_tiles`."""
     planes = len(like)
     levels = len(ends)
     height, width = target.shape[1:]
-    left, top, columns, rows = _tile_box(tile, width, height)
+    box = _tile_box(tile, width, height)
+    left, top, columns, rows = box
     size = TILE_ROWS * planes * _PITCH  # of a level in `pulled`
     flat = target.reshape(-1)
     if columns < TILE_COLUMNS:  # strips read on past the last column
@@ -593,9 +635,18 @@ def _fit_tile(tile, canvas, pulled, sums, table, like, ends, weights, target, en
         for k in range(planes):
             source = (k * height + top + row) * width + left
             _begin_row(canvas, (row * planes + k) * _PITCH, flat, source, columns)
+    firsts = np.zeros(levels, np.int64)  # entry of each level
+    planned = np.zeros(levels, np.int64)  # runs of a level that stay planned; 0 where there are too many for that
     entry = 0
     for level in range(levels):
-        entry = _paint(canvas, table, like, entries, entry, ends[level], left, top, columns, rows)
+        firsts[level] = entry
+        count, entry = _plan(plans[level], table, planes, entries, entry, ends[level], *box)
+        planned[level] = count
+        while count > 0:
+            _paint_runs(canvas, plans[level], count, like)
+            count, entry = _plan(plans[level], table, planes, entries, entry, ends[level], *box)
+            if count > 0:
+                planned[level] = 0
         for row in range(rows):
             for k in range(planes):
                 place = (row * planes + k) * _PITCH
@@ -604,15 +655,17 @@ def _fit_tile(tile, canvas, pulled, sums, table, like, ends, weights, target, en
     for level in range(levels - 2, -1, -1):  # R_l = sum over the levels from l on
         for row in range(rows * planes):
             _accumulate_row(pulled, level * size + row * _PITCH, size, columns)
-    level = 0
-    for entry in range(len(entries)):
-        n = entries[entry]
-        while n >= ends[level]:
-            level += 1
-        sums[:] = f32(0.0)
-        _pull(pulled, level * size, table, n, like, left, top, columns, rows, sums)
-        for k in range(planes + NUM_SHAPE_MOMENTS):
-            moments[entry, k] = _sum_lanes(sums, k)
+    moments[:] = f32(0.0)
+    for level in range(levels):
+        entry = firsts[level]
+        count = planned[level]
+        if count > 0:
+            _pull_runs(pulled, level * size, plans[level], count, like, moments)
+        else:
+            count, entry = _plan(plans[level], table, planes, entries, entry, ends[level], *box)
+            while count > 0:
+                _pull_runs(pulled, level * size, plans[level], count, like, moments)
+                count, entry = _plan(plans[level], table, planes, entries, entry, ends[level], *box)
 
 
 @njit(parallel=True, cache=True)
@@ -622,12 +675,12 @@ def _fit_tiles(table, like, ends, weights, target, starts, entries, workers):
     levels = len(ends)
     tiles = len(starts) - 1
     squared = np.zeros((tiles, levels, planes), np.float64)
-    moments = np.empty((len(entries), planes + NUM_SHAPE_MOMENTS), f32)
+    moments = np.empty((len(entries), _NUM_MOMENTS), f32)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
         canvas = np.empty(TILE_ROWS * planes * _PITCH, f32)
         pulled = np.zeros(levels * TILE_ROWS * planes * _PITCH, f32)
-        sums = np.empty((planes + NUM_SHAPE_MOMENTS) * LANES, f32)
+        plans = np.empty((levels, _MOST_RUNS, _RUN_SIZE), f32)
         tile = _take(counter)
         while tile < tiles:
             own = slice(starts[tile], starts[tile + 1])
@@ -635,7 +688,7 @@ def _fit_tiles(table, like, ends, weights, target, starts, entries, workers):
                 tile,
                 canvas,
                 pulled,
-                sums,
+                plans,
                 table,
                 like,
                 ends,
@@ -650,10 +703,9 @@ def _fit_tiles(table, like, ends, weights, target, starts, entries, workers):
 
 
 @njit(cache=True, error_model="numpy")
-def _gather(moments, entries, cholesky):
+def _gather(moments, entries, cholesky, planes):
     """Sum the tiles' moments per splat, in the order of the tiles, and whiten them."""
-    count, width = len(cholesky), moments.shape[1]
-    planes = width - NUM_SHAPE_MOMENTS
+    count, width = len(cholesky), planes + NUM_SHAPE_MOMENTS
     total = np.zeros((count, width), f32)
     for entry in range(len(entries)):
         n = entries[entry]
@@ -718,4 +770,4 @@ def fit_step(
     weights = (2.0 * np.outer(level_weights, channel_weights)).astype(f32)
     stops = np.asarray(ends, np.int64)
     squared, moments = _fit_tiles(table, like, stops, weights, target, starts, entries, get_num_threads())
-    return StepResult(squared.sum(axis=0), _gather(moments, entries, plane.cholesky))
+    return StepResult(squared.sum(axis=0), _gather(moments, entries, plane.cholesky, len(like)))
