@@ -253,6 +253,35 @@ def levels_of(row: dict[str, str]) -> tuple[list[float], list[float]]:
     return floats(row, "float_1", "float_2", "float_3"), floats(row, "psnr_1", "psnr_2", "psnr_3")
 
 
+def test_decoding(run: Callable[..., None], folder: Path, clip: Path) -> None:
+    arguments = (clip, "--splats", 60, "--levels", 3, "--threads", 1, "--frames", 3, "--rounds", 1)
+    run("decoding", *arguments)
+    (row,) = rows_of(folder / "results" / "decoding.tsv")
+    assert (row["clip"], row["frames"], row["level"]) == ("moving.y4m", "3", "3")
+    assert float(row["fps"]) == pytest.approx(1000 / float(row["ms_per_frame"]), rel=1e-2)
+    assert 1 / float(row["fps"]) < float(row["first_frame_s"]) < float(row["first_use_s"]), "kernels are cached"
+    assert 30 < float(row["peak_mib"]) < 1000
+    before = state(folder)
+    run("decoding", *arguments)
+    assert state(folder) == before
+
+
+def test_a_view_that_moves_over_a_picture(folder: Path, tmp_path: Path) -> None:
+    from decoding import STEP, panned
+
+    still = tmp_path / "still_176x168_yuv420p.yuv"
+    with open_sink("yuv", str(still), CLIP_INFO) as sink:
+        sink.write(tuple(made(shape, 0.0) for shape in CLIP_INFO.plane_shapes))
+    with open_source(str(panned(still, 4))) as source:
+        frames = list(source)
+    assert len(frames) == 4
+    for before, after in pairwise(frames):
+        for plane, (old, new) in enumerate(zip(before, after, strict=True)):
+            right, down = (step // (2 if plane else 1) for step in STEP)
+            assert np.array_equal(new[:-down, :-right], old[down:, right:])
+    assert not np.array_equal(frames[0][0], frames[3][0])
+
+
 @pytest.mark.parametrize("name", ["table1", "quantised", "fig2_fig5", "fig6", "fig7", "fig8"])
 def test_commands_say_what_is_not_there(
     run: Callable[..., None], capsys: pytest.CaptureFixture[str], folder: Path, name: str
