@@ -282,7 +282,7 @@ def test_a_view_that_moves_over_a_picture(folder: Path, tmp_path: Path) -> None:
     assert not np.array_equal(frames[0][0], frames[3][0])
 
 
-@pytest.mark.parametrize("name", ["table1", "quantised", "fig2_fig5", "fig6", "fig7", "fig8"])
+@pytest.mark.parametrize("name", ["table1", "quantised", "fig2_fig5", "fig6", "fig7", "fig8", "decoding"])
 def test_commands_say_what_is_not_there(
     run: Callable[..., None], capsys: pytest.CaptureFixture[str], folder: Path, name: str
 ) -> None:
