@@ -1,17 +1,14 @@
-"""Fits in natural coordinates: the grid they end on, P-frames, and what a change of a splat costs."""
+"""I-frames in natural coordinates: the grid they end on, tiny pictures, chroma."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scenes import SIZE, assert_equal_splats, objective_of, plan_of, psnr, scene, some_splats
+from scenes import SIZE, assert_equal_splats, objective_of, plan_of, psnr, scene
 
 from pgsvc_codec.coding.quant import dequantize_intra, quantize_intra
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.fit import fit_inter, fit_intra
-from pgsvc_codec.train.motion import estimate_motion
-from pgsvc_codec.train.natural import change_energies
-from pgsvc_codec.train.stack import Reference
+from pgsvc_codec.train.fit import fit_intra
 from pgsvc_codec.video import Chroma, VideoInfo
 
 
@@ -43,62 +40,3 @@ def test_chroma_planes_of_half_size_take_part():
     squared = objective.step(splats, fit.background, [40, 80, 120], [0, 0, 1]).squared_error[2]
     for plane, error in zip(picture, squared, strict=True):
         assert error < 0.25 * float(((plane - plane.mean()) ** 2).sum())
-
-
-@pytest.fixture(scope="module")
-def still():
-    """An I-frame of the scene as it stands."""
-    return fit_intra(objective_of(scene(*SIZE)), plan_of(iterations=150), np.random.default_rng(0))
-
-
-def reference_of(fit, old, new):
-    return Reference(fit.whole, estimate_motion(old[0], new[0]), fit.tables_intra, [])
-
-
-def test_a_p_frame_follows_motion_and_keeps_order(still):
-    first, second = scene(*SIZE), scene(*SIZE, shift=(3, 2))
-    objective = objective_of(second)
-    before = psnr(objective, still.whole, still.background)
-    fit = fit_inter(
-        objective, plan_of(iterations=150), np.random.default_rng(1), still.background,
-        reference_of(still, first, second),
-    )  # fmt: skip
-    for layer, old in enumerate(still.whole):
-        assert fit.survivors[layer].sum() == len(fit.targets[layer])
-        assert len(fit.targets[layer]) + len(fit.whole[layer]) == len(old)
-    after = psnr(objective, fit.layers, fit.background)
-    own = psnr(objective_of(first), still.whole, still.background)
-    assert after[2] > before[2] + 2
-    assert after[2] > own[2] - 1.5
-
-
-def test_changes_too_small_for_their_bits_are_not_made(still):
-    """Three steps on a picture that stays change every splat a little; nearly all go back to their reference."""
-    picture = scene(*SIZE)
-    fit = fit_inter(
-        objective_of(picture), plan_of(iterations=10), np.random.default_rng(1), still.background,
-        reference_of(still, picture, picture),
-    )  # fmt: skip
-    changed = [
-        (new.colors != old[alive].colors).any(axis=1).mean()
-        for new, old, alive in zip(fit.targets, still.whole, fit.survivors, strict=True)
-    ]
-    assert np.mean(changed) < 0.2
-
-
-def test_change_energy_is_the_error_of_showing_the_old_splat(rng):
-    old = some_splats(rng, 8, signs=False)
-    old = Splats(old.means * np.float32(0.5), old.cholesky, old.colors)
-    new = Splats(
-        old.means + rng.normal(0, 0.002, (8, 2)).astype(np.float32),
-        old.cholesky * (1 + rng.normal(0, 0.03, (8, 3))).astype(np.float32),
-        old.colors + rng.normal(0, 0.01, (8, 3)).astype(np.float32),
-    )
-    energies = change_energies(new, old, SIZE)
-    black = np.zeros(3, np.float32)
-    for n in range(8):
-        blank = tuple(np.zeros(SIZE[::-1], np.float32) for _ in range(3))
-        shown = objective_of(blank, levels=1).residuals(old[n : n + 1], black, [1])[0]
-        target = tuple(-plane for plane in shown)
-        squared = objective_of(target, levels=1).step(new[n : n + 1], black, [1], [1.0]).squared_error.sum()
-        assert squared == pytest.approx(energies[n], rel=0.3)
