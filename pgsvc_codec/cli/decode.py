@@ -323,7 +323,7 @@ def _write_frames(
     Raises:
         TruncatedError: the stream holds none of the frames.
     """
-    from pgsvc_codec.media.raw import frame_to_bytes
+    from pgsvc_codec.media.raw import frame_pieces
 
     digest = hashlib.md5(usedforsecurity=False) if with_digest else None
     started = time.monotonic()
@@ -344,7 +344,8 @@ def _write_frames(
             output.sink.write(frame.planes)
             output.frames_from[frame.layers] += 1
             if digest is not None:
-                digest.update(frame_to_bytes(frame.planes, info))
+                for piece in frame_pieces(frame.planes, info):
+                    digest.update(piece)
             done += 1
             console.progress(done, len(wanted) * len(outputs), time.monotonic() - started)
     for warning in decoder.warnings:

@@ -62,7 +62,7 @@ class AtomicFile:
             if mode is not None:  # who may read the old file may read the new one, and nobody else
                 self._temporary.chmod(stat.S_IMODE(mode))
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Append bytes; returns their number.
 
         Raises:

@@ -67,16 +67,23 @@ def parse_frame(data: bytes, info: VideoInfo) -> Frame:
     return tuple(planes)
 
 
-def frame_to_bytes(frame: Frame, info: VideoInfo) -> bytes:
-    """The bytes of one raw frame, as ffmpeg's rawvideo lays them out: rgb24 packed, all else planar.
+def frame_pieces(frame: Frame, info: VideoInfo) -> list[memoryview]:
+    """The bytes of one raw frame, as ffmpeg's rawvideo lays them out: rgb24 packed, all else a piece for each plane.
+
+    Planes that lie in memory as they do in the file are not copied.
 
     Raises:
         InputError: the planes are not those of ``info``.
     """
     check_frame(frame, info)
-    if info.chroma is Chroma.RGB:
-        return np.stack(frame, axis=-1).tobytes()
-    return b"".join(plane.astype(plane.dtype.newbyteorder("<"), copy=False).tobytes() for plane in frame)
+    parts = (np.stack(frame, axis=-1),) if info.chroma is Chroma.RGB else frame
+    little_endian = sample_dtype(info).newbyteorder("<")
+    return [np.ascontiguousarray(part, little_endian).reshape(-1).view(np.uint8).data for part in parts]
+
+
+def frame_to_bytes(frame: Frame, info: VideoInfo) -> bytes:
+    """All `frame_pieces` of one raw frame."""
+    return b"".join(frame_pieces(frame, info))
 
 
 def raw_frames(stream: ByteReader, info: VideoInfo, warn: Callable[[str], None]) -> Iterator[Frame]:

@@ -8,6 +8,7 @@ import re
 import struct
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.errors import ConfigError
 from pgsvc_codec.media.output import AtomicFile
-from pgsvc_codec.media.raw import Y4M_FRAME_MAGIC, frame_to_bytes, y4m_header
+from pgsvc_codec.media.raw import Y4M_FRAME_MAGIC, frame_pieces, y4m_header
 from pgsvc_codec.picture import Frame, check_frame, matching_info, sample_dtype
 from pgsvc_codec.video import Chroma, Range, VideoInfo
 
@@ -33,6 +34,7 @@ _EXTENSIONS = {
     ".md5": "md5",
     ".framemd5": "framemd5",
 }
+_Piece = bytes | memoryview
 _NUMBER = re.compile(r"%(?:n|(0[0-9]+)?d)")  # %n, %d, %04d
 
 
@@ -48,9 +50,9 @@ class _Format:
         """What comes before the first frame."""
         return b""
 
-    def frame(self, frame: Frame) -> bytes:
-        """The bytes of the next frame."""
-        return frame_to_bytes(frame, self.info)
+    def frame(self, frame: Frame) -> Sequence[_Piece]:
+        """The bytes of the next frame, in pieces."""
+        return frame_pieces(frame, self.info)
 
     def tail(self) -> bytes:
         """What comes after the last frame."""
@@ -67,8 +69,8 @@ class _Y4m(_Format):
     def head(self, num_frames: int) -> bytes:
         return y4m_header(self.info)
 
-    def frame(self, frame: Frame) -> bytes:
-        return Y4M_FRAME_MAGIC + b"\n" + frame_to_bytes(frame, self.info)
+    def frame(self, frame: Frame) -> Sequence[_Piece]:
+        return [Y4M_FRAME_MAGIC + b"\n", *frame_pieces(frame, self.info)]
 
 
 class _Npy(_Format):
@@ -86,10 +88,10 @@ class _Npy(_Format):
         np.lib.format.write_array_header_1_0(file, header)
         return file.getvalue()
 
-    def frame(self, frame: Frame) -> bytes:
+    def frame(self, frame: Frame) -> Sequence[_Piece]:
         check_frame(frame, self.info)
         pixels = np.stack(frame, axis=-1)
-        return pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
+        return [pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()]
 
 
 class _Md5(_Format):
@@ -99,9 +101,10 @@ class _Md5(_Format):
         super().__init__(info)
         self._digest = hashlib.md5(usedforsecurity=False)
 
-    def frame(self, frame: Frame) -> bytes:
-        self._digest.update(frame_to_bytes(frame, self.info))
-        return b""
+    def frame(self, frame: Frame) -> Sequence[_Piece]:
+        for piece in frame_pieces(frame, self.info):
+            self._digest.update(piece)
+        return []
 
     def tail(self) -> bytes:
         return f"{self._digest.hexdigest()}\n".encode("ascii")
@@ -123,44 +126,49 @@ class _FrameMd5(_Format):
             "#stream#, dts,        pts, duration,     size, hash\n"
         ).encode("ascii")
 
-    def frame(self, frame: Frame) -> bytes:
-        data = frame_to_bytes(frame, self.info)
-        digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    def frame(self, frame: Frame) -> Sequence[_Piece]:
+        digest = hashlib.md5(usedforsecurity=False)
+        for piece in frame_pieces(frame, self.info):
+            digest.update(piece)
         index = self._index
         self._index += 1
-        return f"0, {index:10}, {index:10}, {1:8}, {len(data):8}, {digest}\n".encode("ascii")
+        size, told = self.info.frame_bytes, digest.hexdigest()
+        return [f"0, {index:10}, {index:10}, {1:8}, {size:8}, {told}\n".encode("ascii")]
 
 
 class _Null(_Format):
     """Frames checked and dropped."""
 
-    def frame(self, frame: Frame) -> bytes:
+    def frame(self, frame: Frame) -> Sequence[_Piece]:
         check_frame(frame, self.info)
-        return b""
+        return []
 
 
 class _Ppm(_Format):
     """A binary PPM, or PGM for gray."""
 
-    def frame(self, frame: Frame) -> bytes:
-        check_frame(frame, self.info)
+    def frame(self, frame: Frame) -> Sequence[_Piece]:
         kind = "P5" if self.info.chroma is Chroma.GRAY else "P6"
-        return f"{kind}\n{self.info.width} {self.info.height}\n255\n".encode("ascii") + frame_to_bytes(frame, self.info)
+        head = f"{kind}\n{self.info.width} {self.info.height}\n255\n".encode("ascii")
+        return [head, *frame_pieces(frame, self.info)]
 
 
 class _Png(_Format):
     """A PNG of 8 bits per sample, RGB or gray."""
 
-    def frame(self, frame: Frame) -> bytes:
+    def frame(self, frame: Frame) -> Sequence[_Piece]:
         check_frame(frame, self.info)
         color_type = 0 if self.info.chroma is Chroma.GRAY else 2
         header = struct.pack(">IIBBBBB", self.info.width, self.info.height, 8, color_type, 0, 0, 0)
         pixels = zlib.compress(_png_rows(np.stack(frame, axis=-1)), 6)
         chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
-        return b"\x89PNG\r\n\x1a\n" + b"".join(
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-            for kind, data in chunks
-        )
+        return [
+            b"\x89PNG\r\n\x1a\n",
+            *(
+                struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+                for kind, data in chunks
+            ),
+        ]
 
 
 def _png_rows(pixels: NDArray[np.uint8 | np.uint16]) -> bytes:
@@ -244,7 +252,8 @@ class _StreamSink(Sink):
         self._file.write(encoder.head(0))
 
     def write(self, frame: Frame) -> None:
-        self._file.write(self._encoder.frame(frame))
+        for piece in self._encoder.frame(frame):
+            self._file.write(piece)
         self._num_frames += 1
 
     def close(self) -> None:
@@ -275,7 +284,8 @@ class _ImageSink(Sink):
     def write(self, frame: Frame) -> None:
         if not self._waits:
             self._next()
-        self._file.write(self._encoder.frame(frame))
+        for piece in self._encoder.frame(frame):
+            self._file.write(piece)
         self._waits = False
 
     def close(self) -> None:
