@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -490,6 +491,16 @@ def test_closed_streams_of_the_caller(number: int, stream: Encoded) -> None:
     else:
         assert done.returncode == 0
         assert len(done.stdout) == len(y4m_of([])) + CLIP_FRAMES * (len(b"FRAME\n") + CLIP.frame_bytes)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pipes have one size elsewhere")
+def test_a_pipe_is_made_to_hold_whole_frames(stream: Encoded) -> None:
+    with subprocess.Popen(command_line("decode", stream.path, "-q"), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        narrow = fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ)
+        assert process.stdout.read(1) == b"Y"
+        assert fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ) == max(narrow, 1 << 20)
+        process.stdout.read()
 
 
 def test_decoding_loads_no_torch(stream: Encoded) -> None:

@@ -441,6 +441,20 @@ def test_encoder_refuses_what_does_not_fit_and_stays_usable():
     assert encoder.decoded is before
 
 
+def test_decoded_splats_have_contiguous_rows():
+    rng = np.random.default_rng(5)
+    encoder, decoder = LayerEncoder(0, 3), LayerDecoder(0, 3)
+    whole, inter = plain_tables(0, inter=False), plain_tables(0, inter=True)
+    frames = [decoder.decode_intra(encoder.encode_intra(random_splats(rng, 50), whole))]
+    extra = random_splats(rng, 5)
+    for survivors, injected in ((np.ones(50, bool), Splats.empty(3)), (rng.random(50) < 0.5, extra)):
+        targets = moved(rng, encoder.decoded[survivors])
+        payload = encoder.encode_inter(targets, inter, survivors=survivors, injected=injected, tables_intra=whole)
+        frames.append(decoder.decode_inter(payload))
+    for splats in frames:
+        assert all(array.flags.c_contiguous for array in (splats.means, splats.cholesky, splats.colors))
+
+
 def test_large_frames_decode_in_whole_arrays():
     rng = np.random.default_rng(31)
     encoder = LayerEncoder(0, 3)

@@ -1,4 +1,5 @@
 import io
+import sys
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from pgsvc_codec.errors import ConfigError, InputError
 from pgsvc_codec.media.raw import (
     Y4M_FRAME_MAGIC,
+    frame_pieces,
     frame_to_bytes,
     geometries_that_fit,
     locate_y4m_frame,
@@ -74,6 +76,17 @@ def test_byte_order_of_deep_samples_and_packing_of_rgb():
     assert frame_to_bytes((np.array([[0x0102]], np.uint16),), info_of("gray10le", 1, 1)) == b"\x02\x01"
     rgb = tuple(np.array([[10 * c, 10 * c + 1]], np.uint8) for c in range(3))
     assert frame_to_bytes(rgb, info_of("rgb24", 2, 1)) == bytes([0, 10, 20, 1, 11, 21])
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="files are little-endian")
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le"])
+def test_planes_as_they_are_in_the_file_are_not_copied(pix_fmt):
+    info = info_of(pix_fmt)
+    frame = random_frame(info, 1)
+    pieces = frame_pieces(frame, info)
+    assert all(np.shares_memory(piece, plane) for piece, plane in zip(pieces, frame, strict=True))
+    turned = tuple(np.asfortranarray(plane) for plane in frame)
+    assert b"".join(frame_pieces(turned, info)) == b"".join(pieces)
 
 
 def test_frames_of_another_shape_are_not_written():
