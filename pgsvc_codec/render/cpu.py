@@ -22,11 +22,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from llvmlite import ir
-from numba import get_num_threads, njit, prange
+from numba import get_num_threads, njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -65,20 +67,21 @@ _MOST_ROWS = 32  # of one run of the recurrence, whose relative error grows with
     _LIMIT,  # least exponent that counts
     _CUTOFF,  # 2^limit
     _RATIO,  # c
-    _RUN,  # rows after which the recurrence begins anew
+    _LENGTH,  # rows after which the recurrence begins anew
     _REACH_X,  # half width of the ellipse
     _TOP_X,  # dx of its point of greatest y
     _INVERSE_RATE_T,
     _COLORS,
 ) = range(13)
-_NUM_COLUMNS = 16  # one cache line; four planes at most
+_NUM_COLUMNS = 16  # one cache line
 
 # A run is a strip's rows from one beginning of the recurrence to the next.  Its record: a cache line of scalars, three
 # of them int32, then the vectors g and r of its first row.
 _RUN_OFFSET, _RUN_ROWS, _RUN_ENTRY, _RUN_RATIO, _RUN_CUTOFF, _RUN_DX, _RUN_DY, _RUN_SHEAR, _RUN_COLORS = range(9)
 _RUN_G, _RUN_R, _RUN_SIZE = LANES, 2 * LANES, 3 * LANES
 _MOST_RUNS = 2048  # that are planned at once
-_NUM_MOMENTS = 8  # of an entry: C + 5 with C <= 3
+_MOST_PLANES = 3
+_NUM_MOMENTS = _MOST_PLANES + NUM_SHAPE_MOMENTS  # room for one entry's: 8, half a vector
 
 _VEC = ir.VectorType(ir.FloatType(), LANES)
 _INTS = ir.VectorType(ir.IntType(32), LANES)
@@ -216,22 +219,33 @@ class _Run:
             builder.store(builder.gep(here, [_index(self.planes * _PITCH)]), at)
 
 
+def _for_planes(builder, planes, emit):
+    """Code for each number of planes that there may be, of which one runs: kernels are compiled once for all."""
+    for count in range(1, _MOST_PLANES + 1):
+        with builder.if_then(builder.icmp_signed("==", planes, _index(count))):
+            emit(count)
+
+
 @intrinsic
-def _paint_runs(typing, canvas, runs, count, like):
+def _paint_runs(typing, canvas, planes, runs, count):
     """Add `count` runs to every plane of a tile."""
-    signature = types.void(canvas, runs, types.int64, like)
+    signature = types.void(canvas, types.int64, runs, types.int64)
 
     def generate(context, builder, signature, arguments):
-        canvas_, runs_ = (_data(context, builder, signature.args[k], arguments[k]) for k in (0, 1))
-        with cgutils.for_range(builder, arguments[2]) as loop:
-            run = _Run(builder, runs_, loop.index, len(like))
+        canvas_, runs_ = (_data(context, builder, signature.args[k], arguments[k]) for k in (0, 2))
 
-            def body(pointer, g):
-                for k, color in enumerate(run.colors):
-                    value = _load(builder, pointer, _index(k * _PITCH))
-                    _store(builder, _fma(builder, g, color, value), pointer, _index(k * _PITCH))
+        def emit(planes):
+            with cgutils.for_range(builder, arguments[3]) as loop:
+                run = _Run(builder, runs_, loop.index, planes)
 
-            run.walk(builder.gep(canvas_, [run.whole(_RUN_OFFSET)]), body)
+                def body(pointer, g):
+                    for k, color in enumerate(run.colors):
+                        value = _load(builder, pointer, _index(k * _PITCH))
+                        _store(builder, _fma(builder, g, color, value), pointer, _index(k * _PITCH))
+
+                run.walk(builder.gep(canvas_, [run.whole(_RUN_OFFSET)]), body)
+
+        _for_planes(builder, arguments[1], emit)
         return context.get_dummy_value()
 
     return signature, generate
@@ -258,46 +272,57 @@ def _sum_vectors(builder, vectors):
     return builder.fadd(*ends)
 
 
+def _pull_run(builder, pulled, run):
+    """The moments of a run, a vector of lanes each: colour gradients, then w dx, w t, w dx², w dx t, w t².
+
+    w is g * sum_k colour_k * residual_k.  The rows' offsets t are T - j, where j counts the rows from 1, the last one,
+    up: sums of sums of w make the moments of j, and additions are cheaper here than products.
+    """
+    once, twice, thrice = (cgutils.alloca_once_value(builder, _constant(0.0)) for _ in range(3))
+    colored = [cgutils.alloca_once_value(builder, _constant(0.0)) for _ in run.colors]
+
+    def body(pointer, g):
+        pull = None
+        for k, (color, slot) in enumerate(zip(run.colors, colored, strict=True)):
+            residual = _load(builder, pointer, _index(k * _PITCH))
+            builder.store(_fma(builder, g, residual, builder.load(slot)), slot)
+            pull = builder.fmul(color, residual) if pull is None else _fma(builder, color, residual, pull)
+        total = builder.fmul(g, pull)
+        for slot in (once, twice, thrice):
+            total = builder.fadd(builder.load(slot), total)
+            builder.store(total, slot)
+
+    run.walk(builder.gep(pulled, [run.whole(_RUN_OFFSET)]), body)
+    dx = builder.fadd(run.value(_RUN_DX), _RAMP)
+    first = builder.fsub(run.value(_RUN_DY), builder.fmul(run.value(_RUN_SHEAR), dx))
+    rows = _broadcast(builder, builder.sitofp(run.whole(_RUN_ROWS), ir.FloatType()))
+    end = builder.fadd(first, rows)  # T
+    w, wj, half = (builder.load(slot) for slot in (once, twice, thrice))  # w, w j, w j (j + 1) / 2
+    wjj = builder.fsub(builder.fadd(half, half), wj)
+    wt = builder.fsub(builder.fmul(w, end), wj)
+    wtt = _fma(builder, end, builder.fsub(wt, wj), wjj)
+    wx = builder.fmul(w, dx)
+    return [*(builder.load(slot) for slot in colored), wx, wt, builder.fmul(wx, dx), builder.fmul(wt, dx), wtt]
+
+
 @intrinsic
-def _pull_runs(typing, pulled, offset, runs, count, like, moments):
-    """Add the moments of `count` runs to those of their entries: colour gradients, w dx, w t, w dx², w dx t, w t²."""
-    signature = types.void(pulled, types.int64, runs, types.int64, like, moments)
+def _pull_runs(typing, pulled, offset, planes, runs, count, moments):
+    """Add the moments of `count` runs to those of their entries."""
+    signature = types.void(pulled, types.int64, types.int64, runs, types.int64, moments)
 
     def generate(context, builder, signature, arguments):
-        pulled_, runs_, moments_ = (_data(context, builder, signature.args[k], arguments[k]) for k in (0, 2, 5))
+        pulled_, runs_, moments_ = (_data(context, builder, signature.args[k], arguments[k]) for k in (0, 3, 5))
         pulled_ = builder.gep(pulled_, [arguments[1]])
-        planes = len(like)
-        with cgutils.for_range(builder, arguments[3]) as loop:
-            run = _Run(builder, runs_, loop.index, planes)
-            colored = [cgutils.alloca_once_value(builder, _constant(0.0)) for _ in range(planes)]
-            zeroth, first, second = (cgutils.alloca_once_value(builder, _constant(0.0)) for _ in range(3))
-            dx = builder.fadd(run.value(_RUN_DX), _RAMP)
-            first_t = builder.fsub(run.value(_RUN_DY), builder.fmul(run.value(_RUN_SHEAR), dx))
-            t_slot = cgutils.alloca_once_value(builder, first_t)
 
-            def body(pointer, g):
-                pull = None
-                t = builder.load(t_slot)
-                for k, (color, slot) in enumerate(zip(run.colors, colored, strict=True)):
-                    residual = _load(builder, pointer, _index(k * _PITCH))
-                    builder.store(_fma(builder, g, residual, builder.load(slot)), slot)
-                    pull = builder.fmul(color, residual) if pull is None else _fma(builder, color, residual, pull)
-                w = builder.fmul(g, pull)
-                wt = builder.fmul(w, t)
-                builder.store(builder.fadd(w, builder.load(zeroth)), zeroth)
-                builder.store(builder.fadd(wt, builder.load(first)), first)
-                builder.store(_fma(builder, wt, t, builder.load(second)), second)
-                builder.store(builder.fadd(t, _constant(1.0)), t_slot)
+        def emit(planes):
+            with cgutils.for_range(builder, arguments[4]) as loop:
+                run = _Run(builder, runs_, loop.index, planes)
+                entry = builder.gep(moments_, [builder.mul(run.whole(_RUN_ENTRY), _index(_NUM_MOMENTS))])
+                total = _sum_vectors(builder, _pull_run(builder, pulled_, run))
+                address = builder.bitcast(entry, total.type.as_pointer())
+                builder.store(builder.fadd(builder.load(address, align=4), total), address, align=4)
 
-            run.walk(builder.gep(pulled_, [run.whole(_RUN_OFFSET)]), body)
-            w, wt, wtt = (builder.load(slot) for slot in (zeroth, first, second))
-            wx = builder.fmul(w, dx)
-            values = [*(builder.load(slot) for slot in colored), wx, wt]
-            values += [builder.fmul(wx, dx), builder.fmul(wt, dx), wtt]
-            entry = builder.gep(moments_, [builder.mul(run.whole(_RUN_ENTRY), _index(_NUM_MOMENTS))])
-            total = _sum_vectors(builder, values)
-            address = builder.bitcast(entry, total.type.as_pointer())
-            builder.store(builder.fadd(builder.load(address, align=4), total), address, align=4)
+        _for_planes(builder, arguments[2], emit)
         return context.get_dummy_value()
 
     return signature, generate
@@ -385,35 +410,42 @@ def _accumulate_row(typing, pulled, place, below, columns):
     return signature, generate
 
 
+def _codes(builder, value, scale, bits):
+    """Values clipped and rounded to integers."""
+    for comparison, bound in ((">", _constant(0.0)), ("<", _constant(1.0))):
+        value = builder.select(builder.fcmp_ordered(comparison, value, bound), value, bound)
+    value = builder.fptosi(_fma(builder, value, scale, _constant(0.5)), _INTS)
+    return builder.trunc(value, ir.VectorType(ir.IntType(bits), LANES))
+
+
 @intrinsic
-def _write_row(typing, canvas, offset, columns, max_code, out, place):
-    """Write a row of a tile as it is, or clipped and rounded to codes where `out` holds integers."""
-    signature = types.void(canvas, types.int64, types.int64, types.float32, out, types.int64)
+def _write_row(typing, canvas, offset, columns, max_code, out, place, size):
+    """Write a row of a tile, as samples of `size` bytes: of 4, as they are; of 1 or 2, clipped and rounded to codes."""
+    signature = types.void(canvas, types.int64, types.int64, types.float32, out, types.int64, types.int64)
 
     def generate(context, builder, signature, arguments):
-        canvas_, offset_, columns_, max_code_, out_, place_ = arguments
+        canvas_, offset_, columns_, max_code_, out_, place_, size_ = arguments
         out_of = builder.gep(_data(context, builder, signature.args[0], canvas_), [offset_])
-        into = builder.gep(_data(context, builder, signature.args[4], out_), [place_])
-        size = 32 if isinstance(out.dtype, types.Float) else out.dtype.bitwidth
+        into = builder.gep(_data(context, builder, signature.args[4], out_), [builder.mul(place_, size_)])
         scale = _broadcast(builder, max_code_)
 
-        def body(start, mask):
-            value = _load(builder, out_of, start)
-            if isinstance(out.dtype, types.Integer):
-                for comparison, bound in ((">", _constant(0.0)), ("<", _constant(1.0))):
-                    within = builder.fcmp_ordered(comparison, value, bound)
-                    value = builder.select(within, value, bound)
-                value = builder.fptosi(_fma(builder, value, scale, _constant(0.5)), _INTS)
-                value = builder.trunc(value, ir.VectorType(ir.IntType(size), LANES))
-            pointer = builder.bitcast(builder.gep(into, [start]), value.type.as_pointer())
-            if mask is None:
-                builder.store(value, pointer, align=size // 8)
-            else:
-                kind = f"v{LANES}" + (f"i{size}" if isinstance(out.dtype, types.Integer) else "f32")
-                arguments = [value, pointer, ir.Constant(_I32, size // 8), mask]
-                _call(builder, f"llvm.masked.store.{kind}.p0", ir.VoidType(), arguments)
+        def emit(size):
+            def body(start, mask):
+                value = _load(builder, out_of, start)
+                value = value if size == 4 else _codes(builder, value, scale, 8 * size)
+                pointer = builder.gep(into, [builder.mul(start, _index(size))])
+                pointer = builder.bitcast(pointer, value.type.as_pointer())
+                if mask is None:
+                    builder.store(value, pointer, align=size)
+                else:
+                    name = f"llvm.masked.store.v{LANES}{'f' if size == 4 else 'i'}{8 * size}.p0"
+                    _call(builder, name, ir.VoidType(), [value, pointer, ir.Constant(_I32, size), mask])
 
-        _blocks(builder, columns_, body)
+            _blocks(builder, columns_, body)
+
+        for size in (1, 2, 4):
+            with builder.if_then(builder.icmp_signed("==", size_, _index(size))):
+                emit(size)
         return context.get_dummy_value()
 
     return signature, generate
@@ -432,13 +464,11 @@ def _take(typing, counter):
 
 
 @njit(cache=True, error_model="numpy")
-def _tabulate(means, cholesky, gains, cutoff, colors):
-    """The per-splat table [N, _NUM_COLUMNS] float32 from plane coordinates in float64."""
-    table = np.zeros((len(means), _NUM_COLUMNS), f32)
+def _tabulate(table, means, cholesky, cutoff):
+    """Fill in all but the colours of a table [N, _NUM_COLUMNS] from plane coordinates in float64."""
+    reach = math.sqrt(-_LEAST_EXPONENT / _HALF_LOG2_E)  # in standard deviations
     for n in range(len(means)):
-        l1, l2, l3 = abs(cholesky[n, 0]), cholesky[n, 1], abs(cholesky[n, 2])
-        if cholesky[n, 0] < 0.0:
-            l2 = -l2
+        l1, l2, l3 = cholesky[n, 0], cholesky[n, 1], cholesky[n, 2]
         radius = math.sqrt(max(cutoff[n], 0.0))
         rate_t = -min(max(_HALF_LOG2_E / (l3 * l3), _TINY), _HUGE)
         table[n, _MEAN_X] = means[n, 0]
@@ -447,17 +477,13 @@ def _tabulate(means, cholesky, gains, cutoff, colors):
         table[n, _RATE_X] = -min(max(_HALF_LOG2_E / (l1 * l1), _TINY), _HUGE)
         table[n, _RATE_T] = rate_t
         table[n, _LIMIT] = -_HALF_LOG2_E * cutoff[n]
-        table[n, _CUTOFF] = 2.0 ** (-_HALF_LOG2_E * cutoff[n])
-        table[n, _RATIO] = 2.0 ** (2.0 * rate_t)
+        table[n, _CUTOFF] = math.exp(-0.5 * cutoff[n])
+        table[n, _RATIO] = math.exp(math.log(4.0) * rate_t)
         # a lane within the ellipse at the end of a run must not begin it below the least exponent
-        reach = math.sqrt(-_LEAST_EXPONENT / _HALF_LOG2_E) - radius
-        table[n, _RUN] = min(max(1.0 + math.floor(l3 * reach), 1.0), f32(_MOST_ROWS))
-        table[n, _REACH_X] = min(radius * l1, _HUGE)
-        table[n, _TOP_X] = min(max(radius * l1 * (l2 / math.hypot(l2, l3)), -_HUGE), _HUGE)
+        table[n, _LENGTH] = min(max(1.0 + math.floor(abs(l3) * (reach - radius)), 1.0), float(_MOST_ROWS))
+        table[n, _REACH_X] = min(radius * abs(l1), _HUGE)
+        table[n, _TOP_X] = min(max(radius * l1 * (l2 / math.sqrt(l2 * l2 + l3 * l3)), -_HUGE), _HUGE)
         table[n, _INVERSE_RATE_T] = 1.0 / rate_t
-        for k in range(colors.shape[1]):
-            table[n, _COLORS + k] = colors[n, k] * gains[n]
-    return table
 
 
 @njit(cache=True, error_model="numpy")
@@ -557,7 +583,7 @@ def _plan(runs, table, planes, entries, entry, end, left, top, columns, rows):
     while entry < len(entries) and entries[entry] < end and count <= most:
         n = entries[entry]
         begin, stop = _columns(table, n, left, columns)
-        length = i32(table[n, _RUN])
+        length = i32(table[n, _LENGTH])
         aligned = begin // LANES * LANES
         if (stop - aligned - 1) // LANES == (stop - begin - 1) // LANES:  # then it costs no further strip
             begin = aligned
@@ -584,9 +610,9 @@ def _plan(runs, table, planes, entries, entry, end, left, top, columns, rows):
 
 
 @njit(cache=True, error_model="numpy")
-def _render_tile(tile, canvas, runs, table, like, ends, background, entries, width, height, max_code, out):
+def _render_tile(tile, canvas, runs, table, ends, background, entries, width, height, max_code, out, size):
     """Paint one tile; see `_render_tiles`."""
-    planes = len(like)
+    planes = len(background)
     box = _tile_box(tile, width, height)
     left, top, columns, rows = box
     for row in range(rows):
@@ -597,33 +623,30 @@ def _render_tile(tile, canvas, runs, table, like, ends, background, entries, wid
         count = 1
         while count > 0:
             count, entry = _plan(runs, table, planes, entries, entry, ends[picture], *box)
-            _paint_runs(canvas, runs, count, like)
+            _paint_runs(canvas, planes, runs, count)
         for k in range(planes):
             for row in range(rows):
                 place = ((picture * planes + k) * height + top + row) * width + left
-                _write_row(canvas, (row * planes + k) * _PITCH, columns, f32(max_code), out, place)
+                _write_row(canvas, (row * planes + k) * _PITCH, columns, max_code, out, place, size)
 
 
-@njit(parallel=True, cache=True)
-def _render_tiles(table, like, ends, background, starts, entries, width, height, max_code, out, workers):
-    """Paint every tile; out [pictures * C * height * width] takes values, or code values where it holds integers."""
-    counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
-        canvas = np.empty(TILE_ROWS * len(like) * _PITCH, f32)
-        runs = np.empty((_MOST_RUNS, _RUN_SIZE), f32)
+@njit(cache=True, nogil=True)
+def _render_tiles(counter, table, ends, background, starts, entries, width, height, max_code, out, size):
+    """Paint tiles while there are any; `out` takes the bytes of samples [pictures, C, height, width]."""
+    canvas = np.empty(TILE_ROWS * len(background) * _PITCH, f32)
+    runs = np.empty((_MOST_RUNS, _RUN_SIZE), f32)
+    tile = _take(counter)
+    while tile < len(starts) - 1:
+        own = entries[starts[tile] : starts[tile + 1]]
+        _render_tile(tile, canvas, runs, table, ends, background, own, width, height, max_code, out, size)
         tile = _take(counter)
-        while tile < len(starts) - 1:
-            own = entries[starts[tile] : starts[tile + 1]]
-            _render_tile(tile, canvas, runs, table, like, ends, background, own, width, height, max_code, out)
-            tile = _take(counter)
 
 
 @njit(cache=True, error_model="numpy")
-def _fit_tile(tile, canvas, pulled, plans, table, like, ends, weights, target, entries, squared, moments):
-    """Forward and backward of one tile; see `_fit_tiles`."""
-    planes = len(like)
+def _fit_tile(tile, canvas, pulled, plans, table, ends, weights, target, entries, squared, moments):
+    """Forward and, where there is room for moments, backward of one tile; see `_fit_tiles`."""
     levels = len(ends)
-    height, width = target.shape[1:]
+    planes, height, width = target.shape
     box = _tile_box(tile, width, height)
     left, top, columns, rows = box
     size = TILE_ROWS * planes * _PITCH  # of a level in `pulled`
@@ -642,7 +665,7 @@ def _fit_tile(tile, canvas, pulled, plans, table, like, ends, weights, target, e
         count, entry = _plan(plans[level], table, planes, entries, entry, ends[level], *box)
         planned[level] = count
         while count > 0:
-            _paint_runs(canvas, plans[level], count, like)
+            _paint_runs(canvas, planes, plans[level], count)
             count, entry = _plan(plans[level], table, planes, entries, entry, ends[level], *box)
             if count > 0:
                 planned[level] = 0
@@ -651,66 +674,49 @@ def _fit_tile(tile, canvas, pulled, plans, table, like, ends, weights, target, e
                 place = (row * planes + k) * _PITCH
                 squares = _weigh_row(canvas, place, columns, weights[level, k], pulled, level * size + place)
                 squared[level, k] += squares
+    if len(moments) == 0:
+        return
     for level in range(levels - 2, -1, -1):  # R_l = sum over the levels from l on
         for row in range(rows * planes):
             _accumulate_row(pulled, level * size + row * _PITCH, size, columns)
     moments[:] = f32(0.0)
     for level in range(levels):
-        entry = firsts[level]
-        count = planned[level]
+        entry, count = firsts[level], planned[level]
         if count > 0:
-            _pull_runs(pulled, level * size, plans[level], count, like, moments)
-        else:
+            _pull_runs(pulled, level * size, planes, plans[level], count, moments)
+            continue
+        count = 1
+        while count > 0:
             count, entry = _plan(plans[level], table, planes, entries, entry, ends[level], *box)
-            while count > 0:
-                _pull_runs(pulled, level * size, plans[level], count, like, moments)
-                count, entry = _plan(plans[level], table, planes, entries, entry, ends[level], *box)
+            _pull_runs(pulled, level * size, planes, plans[level], count, moments)
 
 
-@njit(parallel=True, cache=True)
-def _fit_tiles(table, like, ends, weights, target, starts, entries, workers):
-    """Forward and backward of every tile: squared errors [tiles, levels, C] and moments [entries, C + 5]."""
-    planes = len(like)
-    levels = len(ends)
-    tiles = len(starts) - 1
-    squared = np.zeros((tiles, levels, planes), np.float64)
-    moments = np.empty((len(entries), _NUM_MOMENTS), f32)
-    counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
-        canvas = np.empty(TILE_ROWS * planes * _PITCH, f32)
-        pulled = np.zeros(levels * TILE_ROWS * planes * _PITCH, f32)
-        plans = np.empty((levels, _MOST_RUNS, _RUN_SIZE), f32)
+@njit(cache=True, nogil=True)
+def _fit_tiles(counter, table, ends, weights, target, starts, entries, squared, moments):
+    """Forward and, where there is room for moments, backward of tiles while there are any.
+
+    Squared errors go to [tiles, levels, C], moments of dx and t to [entries or none, _NUM_MOMENTS].
+    """
+    planes, levels = len(target), len(ends)
+    canvas = np.empty(TILE_ROWS * planes * _PITCH, f32)
+    pulled = np.zeros(levels * TILE_ROWS * planes * _PITCH, f32)
+    plans = np.empty((levels, _MOST_RUNS, _RUN_SIZE), f32)
+    tile = _take(counter)
+    while tile < len(starts) - 1:
+        own = slice(starts[tile], starts[tile + 1])
+        reached, pulls = entries[own], moments[own]
+        _fit_tile(tile, canvas, pulled, plans, table, ends, weights, target, reached, squared[tile], pulls)
         tile = _take(counter)
-        while tile < tiles:
-            own = slice(starts[tile], starts[tile + 1])
-            _fit_tile(
-                tile,
-                canvas,
-                pulled,
-                plans,
-                table,
-                like,
-                ends,
-                weights,
-                target,
-                entries[own],
-                squared[tile],
-                moments[own],
-            )
-            tile = _take(counter)
-    return squared, moments
 
 
 @njit(cache=True, error_model="numpy")
 def _gather(moments, entries, cholesky, planes):
-    """Sum the tiles' moments per splat, in the order of the tiles, and whiten them."""
-    count, width = len(cholesky), planes + NUM_SHAPE_MOMENTS
-    total = np.zeros((count, width), f32)
-    for entry in range(len(entries)):
-        n = entries[entry]
-        for k in range(width):
-            total[n, k] += moments[entry, k]
-    for n in range(count):
+    """Sum the tiles' moments per splat, in the order of the tiles, and whiten them: [N, C + 5]."""
+    total = np.zeros((len(cholesky), planes + NUM_SHAPE_MOMENTS), f32)
+    for entry in range(len(moments)):
+        for k in range(total.shape[1]):
+            total[entries[entry], k] += moments[entry, k]
+    for n in range(len(total)):
         i1, i3 = f32(1.0 / cholesky[n, 0]), f32(1.0 / cholesky[n, 2])
         total[n, planes] *= i1
         total[n, planes + 1] *= i3
@@ -720,12 +726,29 @@ def _gather(moments, entries, cholesky, planes):
     return total
 
 
+@cache
+def _helpers() -> ThreadPoolExecutor:
+    """Threads beside the caller's own."""
+    return ThreadPoolExecutor(thread_name_prefix="rasteriser")
+
+
+def _share(kernel, *arguments) -> None:
+    """Run a kernel on all threads at once; they take tiles from one counter."""
+    counter = np.zeros(1, np.int64)
+    helpers = [_helpers().submit(kernel, counter, *arguments) for _ in range(get_num_threads() - 1)]
+    kernel(counter, *arguments)
+    for helper in helpers:
+        helper.result()
+
+
 def _prepare(splats: Splats, width: int, height: int, grid: PlaneGrid, channels: slice):
-    """What every pass starts from: the splats on this grid, their table, a tuple as wide as the planes, the bins."""
+    """What every pass starts from: the splats on this grid, their table, the bins."""
     plane = project(splats, width, height, grid)
+    table = np.zeros((len(splats), _NUM_COLUMNS), f32)
     colors = splats.colors[:, channels]
-    table = _tabulate(plane.means, plane.cholesky, plane.gains, plane.cutoff, colors)
-    return plane, table, (f32(0.0),) * colors.shape[1], *_bin(table, grid.width, grid.height)
+    table[:, _COLORS : _COLORS + colors.shape[1]] = colors * plane.gains[:, None]
+    _tabulate(table, plane.means, plane.cholesky, plane.cutoff)
+    return plane, table, *_bin(table, grid.width, grid.height)
 
 
 def render(
@@ -743,13 +766,14 @@ def render(
     Returns:
         [len(ends), C, grid.height, grid.width] float32, uint8 (max_code 255) or uint16 (1023).
     """
-    _, table, like, starts, entries = _prepare(splats, width, height, grid, channels)
-    dtype = f32 if max_code == 0 else np.uint8 if max_code <= 255 else np.uint16
-    out = np.empty((len(ends), len(like), grid.height, grid.width), dtype)
-    under = np.asarray(background, f32)
-    stops = np.asarray(ends, np.int64)
+    _, table, starts, entries = _prepare(splats, width, height, grid, channels)
+    under = np.array(background, f32)
+    stops = np.array(ends, np.int64)
+    dtype = np.dtype(f32 if max_code == 0 else np.uint8 if max_code <= 255 else np.uint16)
+    out = np.empty((len(stops), len(under), grid.height, grid.width), dtype)
+    samples = out.reshape(-1).view(np.uint8), dtype.itemsize
     size = grid.width, grid.height
-    _render_tiles(table, like, stops, under, starts, entries, *size, max_code, out.reshape(-1), get_num_threads())
+    _share(_render_tiles, table, stops, under, starts, entries, *size, f32(max_code), *samples)
     return out
 
 
@@ -763,10 +787,19 @@ def fit_step(
     ends: Sequence[int],
     level_weights: Sequence[float],
     channel_weights: Sequence[float],
+    *,
+    with_moments: bool = True,
 ) -> StepResult:
-    """As `reference.fit_step`, in float32: all levels for one render and one backward pass."""
-    plane, table, like, starts, entries = _prepare(splats, width, height, grid, channels)
+    """As `reference.fit_step`, in float32: all levels for one render and one backward pass.
+
+    Without `with_moments` there is no backward pass, and the moments are those of no splats, [0, C + 5].
+    """
+    plane, table, starts, entries = _prepare(splats, width, height, grid, channels)
     weights = (2.0 * np.outer(level_weights, channel_weights)).astype(f32)
-    stops = np.asarray(ends, np.int64)
-    squared, moments = _fit_tiles(table, like, stops, weights, target, starts, entries, get_num_threads())
-    return StepResult(squared.sum(axis=0), _gather(moments, entries, plane.cholesky, len(like)))
+    stops = np.array(ends, np.int64)
+    source = np.ascontiguousarray(target, f32)
+    squared = np.zeros((len(starts) - 1, *weights.shape))
+    moments = np.empty((len(entries) if with_moments else 0, _NUM_MOMENTS), f32)
+    _share(_fit_tiles, table, stops, weights, source, starts, entries, squared, moments)
+    pulled = plane.cholesky if with_moments else plane.cholesky[:0]
+    return StepResult(squared.sum(axis=0), _gather(moments, entries, pulled, len(source)))
