@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pgsvc_codec.picture import PlaneGrid
 from pgsvc_codec.render import cpu, reference
@@ -142,6 +145,75 @@ def test_codes_are_within_one_of_the_reference(rng, max_code, dtype):
     difference = np.abs(codes.astype(int) - exact)
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
+
+
+def any_lengths():
+    """Rows of a Cholesky factor from a tenth of a sample to beyond the plane, leaning either way."""
+    length = st.floats(-1.0, 2.3).map(lambda exponent: 10.0**exponent)
+    return st.tuples(length, st.floats(-50.0, 50.0), length, st.sampled_from([-1.0, 1.0]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(-1.2, 1.2), st.floats(-1.2, 1.2), any_lengths()), min_size=1, max_size=5),
+    st.integers(1, 200),
+    st.integers(1, 150),
+)
+def test_codes_of_any_splats_are_within_one_of_the_reference(rows, width, height):
+    splats = Splats(
+        np.array([row[:2] for row in rows], np.float32),
+        np.array([(sign * l1, l2, l3) for *_, (l1, l2, l3, sign) in rows], np.float32),
+        np.array([(0.3, -0.2, 0.1)] * len(rows), np.float32),
+    )
+    arguments = (splats, width, height, luma_grid(width, height), FULL, np.full(3, 0.5), [len(splats)])
+    exact = np.floor(np.clip(reference.render(*arguments), 0, 1) * 255 + 0.5)
+    assert np.abs(cpu.render(*arguments, max_code=255) - exact).max() <= 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(any_lengths(), st.floats(-1.0, 1.0), st.floats(-1.0, 1.0))
+def test_moments_of_any_splat_agree_with_the_reference(lengths, x, y):
+    l1, l2, l3, sign = lengths
+    splats = one_splat((x, y), (sign * l1, l2, l3), (0.3, -0.2, 0.1))
+    target = np.random.default_rng(3).uniform(0.2, 0.5, (3, 90, 150)).astype(np.float32)
+    arguments = (splats, 150, 90, luma_grid(150, 90), FULL, target, [1], [1.0], [1.0, 0.5, 2.0])
+    fast, exact = cpu.fit_step(*arguments).moments, reference.fit_step(*arguments).moments
+    # a sample at the rim of a needle, which float32 may see on the other side, weighs 1/4080 of the strongest colour
+    np.testing.assert_allclose(fast, exact, rtol=2e-3, atol=3e-3 * np.abs(exact).max() + 1e-2)
+
+
+def test_more_runs_than_are_planned_at_once(rng):
+    """Leaning needles of which each row is a run of its own, enough of them for several plans per tile and layer."""
+    count = 120
+    splats = Splats(
+        rng.uniform(-1, 1, (count, 2)).astype(np.float32),
+        np.tile(np.array([[40.0, 30.0, 0.05]], np.float32), (count, 1)),
+        rng.normal(0, 0.2, (count, 3)).astype(np.float32),
+    )
+    fast, exact = both(splats, 128, 64)
+    np.testing.assert_allclose(fast, exact, atol=30 * ROUNDING)
+    arguments = step_arguments(rng, splats, 128, 64)
+    fast, exact = cpu.fit_step(*arguments), reference.fit_step(*arguments)
+    np.testing.assert_allclose(fast.squared_error, exact.squared_error, rtol=1e-4)
+    scale = np.abs(exact.moments).max(axis=0)
+    assert (np.abs(fast.moments - exact.moments) < 2e-3 * scale).all()
+
+
+def test_errors_are_the_same_without_moments(rng):
+    arguments = step_arguments(rng, random_splats(rng, 60), 150, 90)
+    whole, errors = cpu.fit_step(*arguments), cpu.fit_step(*arguments, with_moments=False)
+    np.testing.assert_array_equal(errors.squared_error, whole.squared_error)
+    assert errors.moments.shape == (0, 8)
+
+
+def test_passes_may_run_at_the_same_time(rng):
+    arguments = [step_arguments(rng, random_splats(rng, 200), 200, 130) for _ in range(4)]
+    alone = [cpu.fit_step(*each) for each in arguments]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda each: cpu.fit_step(*each), arguments * 4))
+    for result, expected in zip(together, alone * 4, strict=True):
+        np.testing.assert_array_equal(result.moments, expected.moments)
+        np.testing.assert_array_equal(result.squared_error, expected.squared_error)
 
 
 def test_a_sum_is_additive(rng):
