@@ -42,7 +42,7 @@ STDLIB_ONLY = {"__init__", "errors", "config", "video", "format", "describe"}
 ONLY_IN: dict[str, set[str]] = {
     "click": {"cli"},
     "constriction": {"coding.entropy"},
-    "numba": {"render", "train.motion"},
+    "numba": {"render", "train.births", "train.motion"},
     "llvmlite": {"render.cpu"},  # the compiler below numba
     "scipy": {"train"},
     "av": {"media"},

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 
-_BETAS = (0.8, 0.9)  # short memory: a few hundred iterations are all there are
 _EPSILON = 1e-12  # far below any gradient of a sum over pixels
 
 
@@ -19,11 +18,13 @@ class Adam:
     Args:
         parameters: changed in place by `step`, which reads their `grad`.
         rates: one learning rate per parameter.
+        betas: decay of the means of gradients and of their squares.
     """
 
-    def __init__(self, parameters: Sequence[torch.Tensor], rates: Sequence[float]) -> None:
+    def __init__(self, parameters: Sequence[torch.Tensor], rates: Sequence[float], betas: tuple[float, float]) -> None:
         self._parameters = list(parameters)
         self._rates = list(rates)
+        self._betas = betas
         self._first = [torch.zeros_like(parameter) for parameter in parameters]
         self._second = [torch.zeros_like(parameter) for parameter in parameters]
         self._steps = 0
@@ -31,12 +32,19 @@ class Adam:
     def step(self, scale: float) -> None:
         """One step, with all learning rates times `scale`."""
         self._steps += 1
-        first_bias, second_bias = (1 - beta**self._steps for beta in _BETAS)
+        first_decay, second_decay = self._betas
+        first_bias, second_bias = (1 - beta**self._steps for beta in self._betas)
         rows = zip(self._parameters, self._rates, self._first, self._second, strict=True)
         for parameter, rate, first, second in rows:
             gradient = parameter.grad
             assert gradient is not None
-            first.lerp_(gradient, 1 - _BETAS[0])
-            second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+            first.lerp_(gradient, 1 - first_decay)
+            second.mul_(second_decay).addcmul_(gradient, gradient, value=1 - second_decay)
             spread = (second / second_bias).sqrt_().add_(_EPSILON)
             parameter.addcdiv_(first, spread, value=-scale * rate / first_bias)
+
+    def forget(self, rows: torch.Tensor) -> None:
+        """Start these rows anew; without a history of their own they move as far as the others do on average."""
+        for first, second in zip(self._first, self._second, strict=True):
+            first[rows] = 0.0
+            second[rows] = second.mean(0)

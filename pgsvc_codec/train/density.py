@@ -13,7 +13,6 @@ that stays, so the gain must exceed what those bits would buy elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from pgsvc_codec.picture import UnitFrame
-from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
 
 _MOST_MOVED = (0.2, 0.4)  # share of the base layer, of an enhancement layer: the paper's N_prune
@@ -41,20 +39,6 @@ class Births(NamedTuple):
 
     gains: NDArray[np.float64]  # [K] squared error
     splats: Splats
-
-
-def removal_costs(
-    splats: Splats, step: StepResult, level_weights: Sequence[float], ends: Sequence[int]
-) -> NDArray[np.float64]:
-    """[N] rise of the loss if the splat were not there, from the moments of a step at these splats."""
-    channels = splats.channels
-    colors = splats.colors.astype(np.float64)
-    layer_of = np.searchsorted(np.asarray(ends), np.arange(len(splats)), side="right")
-    weights = np.cumsum(np.asarray(level_weights, np.float64)[::-1])[::-1][layer_of]
-    areas = math.pi * np.abs(splats.cholesky[:, 0] * splats.cholesky[:, 2]).astype(np.float64)
-    # a chroma plane has fewer samples and counts them as much more, so areas in luma samples serve all
-    energy = weights * areas * (colors**2).sum(axis=1)
-    return energy - (colors * step.moments[:, :channels]).sum(axis=1)
 
 
 def birth_candidates(

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.train.schedule import LevelWeights
@@ -60,6 +61,8 @@ class Iteration(NamedTuple):
 
 
 Observer = Callable[[Iteration], None]
+# told, after an optimiser's step, which iteration that was, at which splats its gradients were taken, and these
+Between = Callable[[int, Splats, StepResult], None]
 
 
 @contextmanager
@@ -84,6 +87,7 @@ class Descent:
         step_scale: factor on the learning rates of iteration i.
         observe: told of every iteration.
         done: iterations before this descent, for schedules that go on.
+        between: called after every iteration; may replace splats of the model.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Descent:
         step_scale: Callable[[int], float],
         observe: Observer | None = None,
         done: int = 0,
+        between: Between | None = None,
     ) -> None:
         self.model = model
         self._optimizer = optimizer
@@ -104,6 +109,7 @@ class Descent:
         self._level_weights = level_weights
         self._step_scale = step_scale
         self._observe = observe
+        self._between = between
         self.done = done
 
     def run(self, iterations: int) -> float:
@@ -112,13 +118,16 @@ class Descent:
         with single_threaded_torch():
             for _ in range(iterations if len(model) else 0):
                 weights = self._level_weights(self.done)
-                step = self._objective.step(model.splats(), self._background, model.ends, weights)
+                splats = model.splats()
+                step = self._objective.step(splats, self._background, model.ends, weights)
                 loss = self._objective.loss(step.squared_error, weights)
                 model.set_gradients(step.moments)
                 if self._observe is not None:
                     self._observe(Iteration(loss, gradient_norm(model.parameters())))
                 self._optimizer.step(self._step_scale(self.done))
                 model.settle()
+                if self._between is not None:
+                    self._between(self.done, splats, step)
                 self.done += 1
         return loss
 

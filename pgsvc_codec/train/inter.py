@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.density import birth_candidates, choose_moves, price_of_bits, removal_costs
+from pgsvc_codec.train.density import birth_candidates, choose_moves, price_of_bits
 from pgsvc_codec.train.grid import LayerGrid, snap, split
 from pgsvc_codec.train.model import Held, SplatModel
 from pgsvc_codec.train.motion import move
 from pgsvc_codec.train.qat import RATE, settle_on_grid
 from pgsvc_codec.train.rates import WARMUP, descent_of
+from pgsvc_codec.train.relocate import removal_costs
 from pgsvc_codec.train.schedule import full_level
 from pgsvc_codec.train.stack import FrameFit, Reference, Stack, as_inter
 

@@ -21,12 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from pgsvc_codec.splats import Splats
-
-# The baseline's quantiser has 64 even steps for lengths.  Left alone, a long fit grows splats of under a sample and
-# of over a hundred, and quantising those costs 2 dB; within these limits longer fits stay better after quantisation.
-_SHORTEST = 0.5  # pixels
-_LONGEST = 1.0  # distances between splats of the layer
-_THINNEST = 0.35  # pixels, across a row
+from pgsvc_codec.train.tuning import CODED, Limits
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class Held:
 class SplatModel:
     """N splats in layers; float32 tensors on the CPU."""
 
-    def __init__(self, splats: Splats, ends: Sequence[int], width: int, height: int) -> None:
+    def __init__(self, splats: Splats, ends: Sequence[int], width: int, height: int, limits: Limits = CODED) -> None:
         self.ends = list(ends)  # cumulative layer sizes
         self.size = torch.tensor([width, height], dtype=torch.float32)
         count = len(splats)
@@ -49,8 +44,9 @@ class SplatModel:
         self.shapes = torch.empty(count, 3)  # [N, 3] s
         self.amplitudes = torch.empty(count, splats.channels)  # [N, C] a
         sizes = np.diff([0, *self.ends])
-        longest = _LONGEST * np.sqrt(width * height / np.maximum(sizes, 1))
+        longest = limits.longest * np.sqrt(width * height / np.maximum(sizes, 1))
         self._longest = torch.from_numpy(np.repeat(longest.clip(min=1.0), sizes).astype(np.float32))  # [N]
+        self._limits = limits
         self._held: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # tensor, rows, their values
         self.put(splats, np.arange(count))
         for parameter in self.parameters():
@@ -65,7 +61,10 @@ class SplatModel:
 
     def put(self, splats: Splats, rows: NDArray[np.integer]) -> None:
         """Set the given rows to those of `splats`, which has as many rows as the model."""
-        chosen = splats[rows]
+        self.replace(rows, splats[rows])
+
+    def replace(self, rows: NDArray[np.integer], chosen: Splats) -> None:
+        """Set the given rows to other splats, one each."""
         into = torch.from_numpy(rows)
         l1, l2, l3 = torch.from_numpy(chosen.cholesky).unbind(1)
         # a column of L may change sign without changing the covariance
@@ -124,12 +123,12 @@ class SplatModel:
         # a mean outside the frame could not be coded; the splat may still straddle the border
         self.means.clamp_(min=-0.5)
         torch.minimum(self.means, self.size - 0.5 - 1e-3, out=self.means)
-        highest = self._longest.log()
+        limits, highest = self._limits, self._longest.log()
         for column in (0, 2):
-            lengths = self.shapes[:, column].clamp(min=math.log(_SHORTEST))
+            lengths = self.shapes[:, column].clamp(min=math.log(limits.shortest))
             self.shapes[:, column] = torch.minimum(lengths, highest)
         # the deviation along a row is l1 / sqrt(1 + t^2): a needle between two rows of samples shows as specks
-        thinnest = ((self.shapes[:, 0].exp() / _THINNEST) ** 2 - 1).sqrt()
+        thinnest = ((self.shapes[:, 0].exp() / limits.thinnest) ** 2 - 1).sqrt()
         steepest = torch.minimum(self._longest / self.shapes[:, 2].exp(), thinnest)
         self.shapes[:, 1] = torch.minimum(torch.maximum(self.shapes[:, 1], -steepest), steepest)
         for tensor, rows, values in self._held:

@@ -8,22 +8,27 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.density import removal_costs
+from pgsvc_codec.train.adam import Adam
+from pgsvc_codec.train.descent import Descent
 from pgsvc_codec.train.grid import LayerGrid, split
 from pgsvc_codec.train.inter import inter
 from pgsvc_codec.train.model import SplatModel
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.train.qat import RATE, settle_on_grid
-from pgsvc_codec.train.rates import WARMUP, descent_of
+from pgsvc_codec.train.rates import WARMUP, adam_of, descent_of
+from pgsvc_codec.train.relocate import relocate, removal_costs
+from pgsvc_codec.train.schedule import half_cosine
 from pgsvc_codec.train.stack import FloatFit, FrameFit, Stack
 from pgsvc_codec.train.start import mean_background, start_splats
+from pgsvc_codec.train.tuning import CODED, FREE, Limits
 
 __all__ = ["background", "inter", "intra", "intra_float"]  # a `stack.Method`
 
-_WARMUP_INTRA = 10  # iterations
 _SETTLING_INTRA = 0.35  # of the iterations are spent while splats take their coded values
 
 
@@ -34,14 +39,14 @@ def background(objective: Objective) -> NDArray[np.float32]:
 
 def intra_float(stack: Stack, background: NDArray[np.float32]) -> FloatFit:
     """As `stack.Method.intra_float`."""
-    model = _fit_free(stack, background, stack.iterations)
+    model = _fit_free(stack, background, stack.iterations, FREE)
     return FloatFit(background, split(model.splats(), model.ends))
 
 
 def intra(stack: Stack, background: NDArray[np.float32]) -> FrameFit:
     """As `stack.Method.intra`."""
     free = math.ceil((1 - _SETTLING_INTRA) * stack.iterations)
-    model = _fit_free(stack, background, free)
+    model = _fit_free(stack, background, free, CODED)
     grids = [LayerGrid(layer, stack.size, Splats.empty(stack.objective.channels)) for layer in stack.layers]
     for grid, layer in zip(grids, split(model.splats(), model.ends), strict=True):
         grid.fit(layer)
@@ -51,23 +56,65 @@ def intra(stack: Stack, background: NDArray[np.float32]) -> FrameFit:
     return FrameFit.intra(background, split(splats, model.ends), [grid.whole for grid in grids if grid.whole])
 
 
-def _fit_free(stack: Stack, background: NDArray[np.float32], iterations: int) -> SplatModel:
+def _fit_free(stack: Stack, background: NDArray[np.float32], iterations: int, limits: Limits) -> SplatModel:
     """The part of an I-frame's fit that knows no quantiser."""
     if stack.start is not None:
-        return SplatModel(Splats.concatenate(stack.start), stack.ends, *stack.size)
+        return SplatModel(Splats.concatenate(stack.start), stack.ends, *stack.size, limits)
     if stack.ranked:
-        return _fit_ranked(stack, background, iterations)
-    splats = start_splats(stack.objective, background, stack.ends, stack.rng)
-    model = SplatModel(splats, stack.ends, *stack.size)
-    descent_of(stack, model, background, iterations, 1.0, _WARMUP_INTRA).run(iterations)
+        return _fit_ranked(stack, background, iterations, limits)
+    tuning = stack.tuning
+    splats = start_splats(stack.objective, background, stack.ends, stack.rng, tuning)
+    model = SplatModel(splats, stack.ends, *stack.size, limits)
+    optimizer = adam_of(model, tuning)
+    schedule = half_cosine(iterations, tuning.warmup)
+    relocations = _Relocations(stack, background, model, optimizer, iterations)
+    descent = Descent(
+        model,
+        optimizer,
+        stack.objective,
+        background,
+        stack.level_weights,
+        schedule,
+        stack.observe,
+        between=relocations,
+    )
+    descent.run(iterations)
     return model
 
 
-def _fit_ranked(stack: Stack, background: NDArray[np.float32], iterations: int) -> SplatModel:
+class _Relocations:
+    """Moves splats of one layer after the other, every so many iterations."""
+
+    def __init__(
+        self, stack: Stack, background: NDArray[np.float32], model: SplatModel, optimizer: Adam, iterations: int
+    ) -> None:
+        self._stack = stack
+        self._background = background
+        self._model = model
+        self._optimizer = optimizer
+        tuning = stack.tuning
+        self._interval = max(math.ceil(tuning.relocated_until * iterations / max(tuning.relocations, 1)), 4)
+        self._last = tuning.relocated_until * iterations if tuning.relocations else 0
+
+    def __call__(self, iteration: int, splats: Splats, step: StepResult) -> None:
+        """As `descent.Between`."""
+        turn = iteration // self._interval
+        if iteration % self._interval or not 1 <= iteration <= self._last:
+            return
+        stack, layer = self._stack, turn % len(self._stack.sizes)
+        weights = stack.level_weights(iteration)
+        moved = relocate(
+            stack.objective, self._background, splats, step, weights, stack.ends, layer, stack.tuning.relocated
+        )
+        self._model.replace(moved.rows, moved.splats)
+        self._optimizer.forget(torch.from_numpy(moved.rows))
+
+
+def _fit_ranked(stack: Stack, background: NDArray[np.float32], iterations: int, limits: Limits) -> SplatModel:
     """One fit of all splats to the full level; those whose removal would cost most become the base, and so on."""
     single = stack.as_one_layer()
-    model = _fit_free(single, background, iterations)
+    model = _fit_free(single, background, iterations, limits)
     splats = model.splats()
     weights = [1.0]
     costs = removal_costs(splats, single.objective.step(splats, background, model.ends, weights), weights, model.ends)
-    return SplatModel(splats[np.argsort(-costs, kind="stable")], stack.ends, *stack.size)
+    return SplatModel(splats[np.argsort(-costs, kind="stable")], stack.ends, *stack.size, limits)

@@ -19,6 +19,7 @@ from pgsvc_codec.train.grid import LayerGrid
 from pgsvc_codec.train.motion import Motion
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.train.schedule import LevelWeights, full_level
+from pgsvc_codec.train.tuning import DEFAULTS, Tuning
 
 
 class Stack(NamedTuple):
@@ -32,6 +33,7 @@ class Stack(NamedTuple):
     rng: np.random.Generator
     ranked: bool = False  # layers are cut by contribution from one fit of all splats
     observe: Observer | None = None
+    tuning: Tuning = DEFAULTS
     start: Sequence[Splats] | None = None  # the layers of an I-frame, fitted already; only the quantisers are wanted
 
     @property

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from pgsvc_codec.picture import UnitFrame
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.objective import Objective
+from pgsvc_codec.train.tuning import DEFAULTS, Tuning
 
-_DETAIL_SHARE = 0.7  # of the splats are drawn in proportion to the gradient, the others evenly
-_SIZE = 0.3  # standard deviation in units of the local distance between splats of a layer; small ones grow faster
 _MIN_LENGTH = 0.5  # pixels
 _COLOR_SHARE = 0.1  # of the picture's colour that a splat starts with: a splat of no colour has no gradient
 
@@ -27,6 +26,7 @@ def start_splats(
     background: NDArray[np.float32],
     ends: Sequence[int],
     rng: np.random.Generator,
+    tuning: Tuning = DEFAULTS,
 ) -> Splats:
     """Splats for a fit to begin with, layer after layer, each layer spread over the whole picture of the top level."""
     picture = objective.targets[-1].picture
@@ -35,7 +35,7 @@ def start_splats(
     guide = np.mean(picture, axis=0) if len({plane.shape for plane in picture}) == 1 else picture[0]
     slopes = [np.gradient(guide, axis=axis) if guide.shape[axis] > 1 else np.zeros_like(guide) for axis in (0, 1)]
     detail = np.hypot(*slopes).astype(np.float64) + 1e-6
-    density = (_DETAIL_SHARE * detail / detail.sum() + (1 - _DETAIL_SHARE) / detail.size).ravel()
+    density = (tuning.detail_share * detail / detail.sum() + (1 - tuning.detail_share) / detail.size).ravel()
     count = ends[-1]
     # a picture with fewer pixels than splats starts several at one place; they part as they are fitted
     places = rng.choice(density.size, count, replace=count > density.size, p=density / density.sum())
@@ -43,7 +43,7 @@ def start_splats(
 
     layer_sizes = np.diff([0, *ends])
     splats_here = density[places] * np.repeat(layer_sizes, layer_sizes)  # of this layer, per pixel
-    lengths = np.maximum(_SIZE / np.sqrt(splats_here) * pitch, _MIN_LENGTH)
+    lengths = np.maximum(tuning.start_size / np.sqrt(splats_here) * pitch, _MIN_LENGTH)
     cholesky = np.stack([lengths, np.zeros(count), lengths], axis=1)
     colors = [
         plane[rows * plane.shape[0] // height, columns * plane.shape[1] // width] - under

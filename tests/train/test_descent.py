@@ -20,7 +20,7 @@ BACKGROUND = mean_background(PICTURE)
 
 def descent_from(start, ends, iterations, observe=None, done=0):
     model = SplatModel(start, ends, *SIZE)
-    optimizer = Adam(model.parameters(), [0.6, 0.18, 0.7])
+    optimizer = Adam(model.parameters(), [0.6, 0.18, 0.7], (0.8, 0.9))
     objective = objective_of(PICTURE, levels=len(ends))
     weights = cyclic(len(ends), 0)
     return Descent(model, optimizer, objective, BACKGROUND, weights, half_cosine(iterations, 2), observe, done)
@@ -80,7 +80,7 @@ def test_torch_has_its_threads_back():
 def test_adam_is_torchs_adam(rng):
     ours = [torch.from_numpy(rng.normal(size=shape).astype(np.float32)) for shape in ((4, 2), (4, 1))]
     theirs = [parameter.clone() for parameter in ours]
-    optimizer = Adam(ours, [0.1, 0.02])
+    optimizer = Adam(ours, [0.1, 0.02], (0.8, 0.9))
     groups = [{"params": [parameter], "lr": rate} for parameter, rate in zip(theirs, [0.05, 0.01], strict=True)]
     library = torch.optim.Adam(groups, betas=(0.8, 0.9), eps=1e-12)
     for _ in range(5):

@@ -8,9 +8,9 @@ from scenes import SIZE, assert_equal_splats, growing_objective, objective_of, p
 
 from pgsvc_codec.config import STRATEGIES as STRATEGY_NAMES
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.density import removal_costs
 from pgsvc_codec.train.fit import STRATEGIES, fit_float, fit_inter, fit_intra
 from pgsvc_codec.train.motion import estimate_motion
+from pgsvc_codec.train.relocate import removal_costs
 from pgsvc_codec.train.stack import Reference
 
 GROWING = [(42, 32), (58, 46), SIZE]

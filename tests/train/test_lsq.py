@@ -217,7 +217,7 @@ def test_tuning_beats_rounding_the_same_fit(rng):
     picture, ends, weights = scene(*SIZE), [40, 80, 120], all_levels(3, 0)
     objective, background = objective_of(picture), mean_background(picture)
     free = SplatModel(start_splats(objective, background, ends, rng), ends, *SIZE)
-    adam = Adam(free.parameters(), [0.6, 0.18, 0.4])
+    adam = Adam(free.parameters(), [0.6, 0.18, 0.4], (0.8, 0.9))
     Descent(free, adam, objective, background, weights, half_cosine(100, 5)).run(100)
     model = PlainModel(free.splats(), ends, *SIZE)
     grids, rounded_on = ([LayerGrid(layer, SIZE, Splats.empty(3)) for layer in range(3)] for _ in range(2))

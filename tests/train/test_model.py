@@ -94,7 +94,7 @@ def test_held_rows_do_not_move(rng):
     held = Held(np.arange(30) < 10, np.arange(30) % 2 == 0)
     before = model.splats()
     model.hold(held)
-    optimizer = Adam(model.parameters(), [0.6, 0.18, 0.5])
+    optimizer = Adam(model.parameters(), [0.6, 0.18, 0.5], (0.8, 0.9))
     descent = Descent(model, optimizer, objective, background, full_level(1, 0), half_cosine(20, 2))
     descent.run(10)
     after = model.splats()

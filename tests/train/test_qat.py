@@ -19,7 +19,7 @@ ENDS = [40, 80, 120]
 
 
 def descent_of(model, objective, background, iterations, rate):
-    optimizer = Adam(model.parameters(), [rate * peak for peak in (0.6, 0.18, 0.4)])
+    optimizer = Adam(model.parameters(), [rate * peak for peak in (0.6, 0.18, 0.4)], (0.8, 0.9))
     return Descent(model, optimizer, objective, background, all_levels(3, 0), half_cosine(iterations, 5))
 
 

@@ -1,0 +1,85 @@
+"""Moving splats to where they are worth more while a fit goes on (paper, GSP and GSA; GaussianImage++).
+
+The paper prunes by a learned weight and injects at random.  Here both sides have a price in squared error, and a
+splat moves only where that pays:
+
+    removal   what the loss rises by without splat n, exact for one splat: W |c|^2 pi l1 l3 - c . dloss/dc
+    birth     what a new splat takes off, see `births`
+
+One layer moves at a time, against the residual of all levels that it is in, so that no layer fills a hole which
+another one has just filled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgsvc_codec.render.reference import StepResult
+from pgsvc_codec.splats import Splats
+from pgsvc_codec.train.births import find_births
+from pgsvc_codec.train.objective import Objective
+
+_BIRTH_YIELD = 0.9  # of the matched filter's gain is left once neighbours have found the error too
+
+
+def removal_costs(
+    splats: Splats, step: StepResult, level_weights: Sequence[float], ends: Sequence[int]
+) -> NDArray[np.float64]:
+    """[N] rise of the loss if the splat were not there, from the moments of a step at these splats."""
+    channels = splats.channels
+    colors = splats.colors.astype(np.float64)
+    layer_of = np.searchsorted(np.asarray(ends), np.arange(len(splats)), side="right")
+    weights = np.cumsum(np.asarray(level_weights, np.float64)[::-1])[::-1][layer_of]
+    areas = math.pi * np.abs(splats.cholesky[:, 0] * splats.cholesky[:, 2]).astype(np.float64)
+    # a chroma plane has fewer samples and counts them as much more, so areas in luma samples serve all
+    energy = weights * areas * (colors**2).sum(axis=1)
+    return energy - (colors * step.moments[:, :channels]).sum(axis=1)
+
+
+class Relocation(NamedTuple):
+    """Rows of a model and the splats that should be there instead."""
+
+    rows: NDArray[np.intp]  # [K]
+    splats: Splats  # K
+
+
+def relocate(
+    objective: Objective,
+    background: NDArray[np.float32],
+    splats: Splats,
+    step: StepResult,
+    level_weights: Sequence[float],
+    ends: Sequence[int],
+    layer: int,
+    most: float,
+    price: float = 0.0,
+) -> Relocation:
+    """Which splats of a layer should go, and where.
+
+    Args:
+        splats: of all layers, at which `step` was taken.
+        level_weights: of all levels; one of those that the layer is in weighs something.
+        most: share of the layer that may go.
+        price: squared error that a move must gain beyond the removal's cost.
+    """
+    start, end = (ends[layer - 1] if layer else 0), ends[layer]
+    costs = removal_costs(splats, step, level_weights, ends)[start:end]
+    # residuals of one size only can be added up: the smallest that the layer is supervised at
+    lowest = next(k for k in range(layer, len(ends)) if level_weights[k])
+    levels = objective.peers(lowest)
+    weight = sum(level_weights[k] for k in levels)
+    residuals = objective.residuals(splats, background, ends)
+    residual = tuple(
+        np.asarray(sum(np.float32(level_weights[k]) * residuals[k][plane] for k in levels))
+        for plane in range(splats.channels)
+    )
+    births = find_births(residual, weight, (objective.width, objective.height), int(most * (end - start)))
+    cheapest = np.argsort(costs, kind="stable")[: len(births.gains)]
+    # gains fall and costs rise, so profits end once and for all
+    moves = int((_BIRTH_YIELD * births.gains > costs[cheapest] + price).sum())
+    return Relocation(start + cheapest[:moves], births.splats[:moves])
