@@ -56,6 +56,7 @@ class Objective:
         self.targets = list(targets)
         self.rasterizer = rasterizer
         self._views: list[_View] = []
+        self._uncovered: tuple[bytes, dict[tuple[int, int], NDArray[np.float32]]] = (b"", {})
         for level, (picture, grids) in enumerate(self.targets):
             if level and self._views[-1].groups == plane_groups(grids):
                 self._views[-1] = self._views[-1]._replace(last=level)
@@ -110,14 +111,13 @@ class Objective:
                 continue
             count = ends[view.last]
             for grid, planes in view.groups:
-                target = np.stack(view.picture[planes]) - background[planes, None, None]
                 part = self.rasterizer.fit_step(
                     splats if count == len(splats) else splats[:count],
                     self.width,
                     self.height,
                     grid,
                     planes,
-                    target,
+                    self._target(view, planes, background),
                     ends[view.levels],
                     weights,
                     view.channel_weights[planes],
@@ -127,6 +127,16 @@ class Objective:
                 moments[:count, planes] += part.moments[:, :own]
                 moments[:count, splats.channels :] += part.moments[:, own:]
         return StepResult(squared_error, moments)
+
+    def _target(self, view: _View, planes: slice, background: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[C, h, w] some planes of a view minus the background; kept, since a fit asks for it in every iteration."""
+        under = background.tobytes()
+        if self._uncovered[0] != under:
+            self._uncovered = (under, {})
+        kept, key = self._uncovered[1], (view.first, planes.start)
+        if key not in kept:
+            kept[key] = np.stack(view.picture[planes]) - background[planes, None, None]
+        return kept[key]
 
     def loss(self, squared_error: NDArray[np.float64], level_weights: Sequence[float]) -> float:
         """Eq. 7 for one iteration, per luma sample."""
