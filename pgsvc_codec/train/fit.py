@@ -24,6 +24,7 @@ from pgsvc_codec.train.descent import Observer
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.train.schedule import LevelWeights, all_levels, cyclic, full_level, uniform
 from pgsvc_codec.train.stack import FloatFit, FrameFit, Method, Reference, Stack
+from pgsvc_codec.train.tuning import DEFAULTS, Tuning
 
 METHODS: dict[str, Method] = {"natural": natural, "paper": paper}
 LEVEL_SCHEDULES: dict[str, Callable[[int, int], LevelWeights]] = {"all": all_levels, "cyclic": cyclic}
@@ -89,17 +90,26 @@ def fit_inter(
 
 
 def fit_float(
-    objective: Objective, plan: EncodePlan, rng: np.random.Generator, observe: Observer | None = None
+    objective: Objective,
+    plan: EncodePlan,
+    rng: np.random.Generator,
+    observe: Observer | None = None,
+    tuning: Tuning = DEFAULTS,
 ) -> FloatFit:
     """Fit an I-frame and quantise nothing, as the paper's Table 1 does; all iterations go into the float fit.
 
     Args:
         objective: of the frame, one level per layer.
         observe: told of every iteration.
+        tuning: of the fit in natural coordinates.
     """
     method = METHODS[plan.method]
     background = method.background(objective)
-    fits = _fit_stacks(objective, plan, rng, plan.iterations_intra, background, method.intra_float, observe=observe)
+
+    def fit(stack: Stack, background: NDArray[np.float32]) -> FloatFit:
+        return method.intra_float(stack._replace(tuning=tuning), background)
+
+    fits = _fit_stacks(objective, plan, rng, plan.iterations_intra, background, fit, observe=observe)
     return FloatFit(background, [layer for fit in fits for layer in fit.layers])
 
 

@@ -10,26 +10,33 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.density import birth_candidates, choose_moves, price_of_bits
+from pgsvc_codec.train.adam import Adam
+from pgsvc_codec.train.descent import Descent
 from pgsvc_codec.train.grid import LayerGrid, snap, split
 from pgsvc_codec.train.model import Held, SplatModel
-from pgsvc_codec.train.motion import move
+from pgsvc_codec.train.motion import follow
 from pgsvc_codec.train.qat import RATE, settle_on_grid
-from pgsvc_codec.train.rates import WARMUP, descent_of
-from pgsvc_codec.train.relocate import removal_costs
-from pgsvc_codec.train.schedule import full_level
+from pgsvc_codec.train.rates import WARMUP, adam_of, descent_of
+from pgsvc_codec.train.relocate import relocate
+from pgsvc_codec.train.schedule import full_level, half_cosine
 from pgsvc_codec.train.stack import FrameFit, Reference, Stack, as_inter
 
-_SETTLING = 0.5  # of the iterations are spent while splats take their coded values
-_RATE = 2.2  # over the square root of its free iterations: learning rates of a P-frame, in units of an I-frame's
+_SETTLING = 0.35  # of the iterations are spent while splats take their coded values
+_RATE = 4.0  # over the square root of its free iterations: learning rates of a P-frame, in units of an I-frame's
 _MOST_RATE = 0.7
-_BEFORE_MOVES = 0.25  # of a P-frame's free iterations come first, so that mere motion is not taken for new content
-_LEAST_AFTER_MOVES = 20  # iterations that new splats need to find their place
-_SKIP_BITS = 100.0  # a change must be worth this many: what it costs, and what the others make good for nothing
+# Of the free iterations: late enough that mere motion is not taken for new content, early enough for new splats to
+# find their place.
+_FIRST_RELOCATION, _LAST_RELOCATION = 0.15, 0.65
+_RELOCATIONS = 5  # of each layer
+_LEAST_INTERVAL = 3  # iterations from one relocation to the next
+_MOST_RELOCATED = (0.1, 0.2)  # share of the base layer, of an enhancement layer, at a time
+_SKIP_BITS = 30.0  # a change must be worth this many: what it costs, and what the others make good for nothing
+_SPLAT_BITS = 40.0  # a coded splat, all in; turns the error of a frame into a price per bit
 _AFTER_SKIPS = 20  # iterations in which the others make up for those that stay
 _REFIT_LOSS = 1.08  # factor on the loss from which old quantisers are worth replacing
 
@@ -37,19 +44,10 @@ _REFIT_LOSS = 1.08  # factor on the loss from which old quantisers are worth rep
 def inter(stack: Stack, background: NDArray[np.float32], reference: Reference) -> FrameFit:
     """As `stack.Method.inter`."""
     fit = _InterFit(stack, background, reference)
-    free = math.ceil((1 - _SETTLING) * stack.iterations)
-    first = math.ceil(_BEFORE_MOVES * free)
-    model = fit.start()
-    # short steps keep what a good reference had, but a few of them lead nowhere
-    rate = min(_MOST_RATE, _RATE / math.sqrt(free))
-    descent_of(stack, model, background, first, rate, WARMUP).run(first)
-    if free - first >= _LEAST_AFTER_MOVES:
-        model = fit.exchange(model)
-    descent_of(stack, model, background, free - first, rate, WARMUP).run(free - first)
-
+    rest = math.floor(_SETTLING * stack.iterations)
+    model = fit.descend(stack.iterations - rest)
     grids = reference.grids(stack, fit.survivors)
     skipped = fit.skip(model, grids)
-    rest = stack.iterations - free
     again = min(rest // 4, _AFTER_SKIPS)
     descent = descent_of(stack, model, background, rest, RATE, WARMUP)
     model.hold(Held(skipped, skipped))
@@ -80,42 +78,39 @@ class _InterFit:
         return objective.loss(step.squared_error, level_weights) * objective.width * objective.height
 
     def price(self, splats: Splats, ends: Sequence[int]) -> float:
-        """Squared error of the full level that one bit is worth."""
-        return price_of_bits(self.error(splats, ends, self._full_level), len(splats))
+        """Squared error of the full level that one bit is worth: the slope of error over rate at this quality."""
+        return self.error(splats, ends, self._full_level) / (_SPLAT_BITS * max(len(splats), 1))
 
     def start(self) -> SplatModel:
         """The reference, carried along the motion if that is nearer."""
-        size = self.stack.size
         base = Splats.concatenate(self.reference.layers)
         ends = [int(end) for end in np.cumsum([len(layer) for layer in self.reference.layers])]
-        moved = Splats(move(base.means, self.reference.motion, *size), base.cholesky, base.colors)
+        moved = Splats(follow(base, self.reference.motion), base.cholesky, base.colors)
         errors = [self.error(splats, ends, self._full_level) for splats in (moved, base)]
-        return SplatModel(moved if errors[0] < errors[1] else base, ends, *size)
+        return SplatModel(moved if errors[0] < errors[1] else base, ends, *self.stack.size)
 
-    def exchange(self, model: SplatModel) -> SplatModel:
-        """Let splats go where others are worth more; layers then hold survivors first, new ones behind."""
-        splats, ends = model.splats(), model.ends
-        objective = self.stack.objective
-        weights = self.stack.level_weights(0)
-        costs = removal_costs(splats, self.step(splats, ends, weights), weights, ends)
-        price = self.price(splats, ends)
-        residuals = objective.residuals(splats, self.background, ends)
-        layers: list[Splats] = []
-        for layer, (old, cost) in enumerate(zip(split(splats, ends), np.split(costs, ends[:-1]), strict=True)):
-            levels = objective.peers(layer)
-            residual = tuple(
-                np.sum([weights[k] * residuals[k][plane] for k in levels], axis=0) for plane in range(splats.channels)
-            )
-            length = float(np.median(np.sqrt(np.abs(old.cholesky[:, 0] * old.cholesky[:, 2]))))
-            births = birth_candidates(residual, sum(weights[k] for k in levels), length, objective.width)
-            moves = choose_moves(cost, births, price, base=self.stack.first + layer == 0)
-            self.survivors[layer][np.argsort(cost, kind="stable")[:moves]] = False
-            new = births.splats[:moves]
-            layers += [old[self.survivors[layer]], new]  # as many as before
-            if moves:  # higher layers must not fill the same hole again
-                for k in levels:
-                    residuals[k] = objective.without(k, residuals[k], new)
-        return SplatModel(Splats.concatenate(layers), ends, *self.stack.size)
+    def descend(self, iterations: int) -> SplatModel:
+        """The part that knows no quantiser; layers then hold survivors first, new splats behind."""
+        stack = self.stack
+        model = self.start()
+        # short steps keep what a good reference had, but a few of them lead nowhere
+        optimizer = adam_of(model, stack.tuning, min(_MOST_RATE, _RATE / math.sqrt(iterations)))
+        relocations = _Relocations(stack, self.background, model, optimizer, iterations)
+        descent = Descent(
+            model,
+            optimizer,
+            stack.objective,
+            self.background,
+            stack.level_weights,
+            half_cosine(iterations, WARMUP),
+            stack.observe,
+            between=relocations,
+        )
+        descent.run(iterations)
+        self.survivors = [~is_new for is_new in np.split(relocations.is_new, model.ends[:-1])]
+        layers = np.repeat(np.arange(len(stack.sizes)), stack.sizes)
+        order = np.lexsort((relocations.is_new, layers))
+        return SplatModel(model.splats()[order], model.ends, *stack.size)
 
     def skip(self, model: SplatModel, grids: Sequence[LayerGrid]) -> NDArray[np.bool_]:
         """Put splats back to their reference where the change is not worth its bits; [N] which."""
@@ -150,6 +145,37 @@ class _InterFit:
         if old_error < _REFIT_LOSS * snapped_error():
             for grid, tables in zip(grids, had, strict=True):
                 grid.differences = tables
+
+
+class _Relocations:
+    """Moves splats to where something is new, one layer after the other, and remembers which."""
+
+    def __init__(
+        self, stack: Stack, background: NDArray[np.float32], model: SplatModel, optimizer: Adam, iterations: int
+    ) -> None:
+        self._stack = stack
+        self._background = background
+        self._model = model
+        self._optimizer = optimizer
+        self._first = math.ceil(_FIRST_RELOCATION * iterations)
+        self._last = math.floor(_LAST_RELOCATION * iterations)
+        turns = _RELOCATIONS * len(stack.sizes)
+        self._interval = max((self._last - self._first) // turns, _LEAST_INTERVAL)
+        self.is_new = np.zeros(len(model), np.bool_)  # [N]
+
+    def __call__(self, iteration: int, splats: Splats, step: StepResult) -> None:
+        """As `descent.Between`."""
+        turn, wait = divmod(iteration - self._first, self._interval)
+        if wait or not self._first <= iteration <= self._last:
+            return
+        stack, layer = self._stack, turn % len(self._stack.sizes)
+        weights = stack.level_weights(iteration)
+        most = _MOST_RELOCATED[stack.first + layer > 0]
+        # a new splat costs hardly more bits than one that has changed, so nothing is asked beyond its gain
+        moved = relocate(stack.objective, self._background, splats, step, weights, self._model.ends, layer, most)
+        self._model.replace(moved.rows, moved.splats)
+        self._optimizer.forget(torch.from_numpy(moved.rows))
+        self.is_new[moved.rows] = True
 
 
 def change_energies(targets: Splats, reference: Splats, size: tuple[int, int]) -> NDArray[np.float64]:

@@ -1,19 +1,31 @@
-"""Block motion between two frames of the source, carried onto splats: where a P-frame's fit starts.
+"""Motion between two frames of the source, carried onto splats: where a P-frame's fit starts.
 
-Whole-pixel full search on luma, blocks of 32 pixels in the picture's own size; the fit does the fine part.
+A field of blocks, searched coarsely at a quarter of the size and then finely, is what key frames are decided by; every
+splat then chooses among the vectors around it by what its own surroundings do, and refines the best to a fraction of
+a pixel.  Luma only; the fit does the rest.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-_BLOCK = 32  # pixels
-_RANGE = 16  # pixels each way
+from pgsvc_codec.splats import Splats
+
+_BLOCK = 16  # pixels
+_SHRINK = 4  # pixels of a sample of the coarse search
+_COARSE_BLOCK = 8  # samples
+_RANGE = 16  # samples of the coarse search each way
+_FINE_RANGE = 3  # pixels each way, around what the coarse search found
 _SMOOTHNESS = 0.5 / 255  # unit values per pixel of the block that a longer vector must save, per pixel of length
+
+_WINDOW = 2.5  # standard deviations of a splat that take part in its own search
+_LEAST_WINDOW, _MOST_WINDOW = 4, 16  # pixels each way
+_STEPS = 4  # whole pixels that a splat may leave the vectors around it by
 
 
 class Motion(NamedTuple):
@@ -22,13 +34,28 @@ class Motion(NamedTuple):
     vectors: NDArray[np.float32]  # [rows, columns, 2] pixels right and down, for each block of the new frame
     residual: float  # mean |new - moved old| per pixel, unit values
     texture: float  # mean |new - mean of its block| per pixel: what coding without a reference would face
+    old: NDArray[np.float32]  # [H, W] luma
+    new: NDArray[np.float32]
+
+
+@njit(cache=True, inline="always")
+def _difference(old, new, top, bottom, left, right, dx, dy):
+    """Sum of |new - old moved by dx, dy|; both lie inside."""
+    total = 0.0
+    for y in range(top, bottom):
+        line = np.float32(0)
+        for x in range(left, right):
+            line += abs(new[y, x] - old[y - dy, x - dx])
+        total += line
+    return total
 
 
 @njit(parallel=True, cache=True)
-def _search(old, new, block, reach, smoothness):
+def _search(old, new, block, starts, start_block, reach, smoothness):
+    """Best vectors of all blocks, within `reach` of zero and of the vector of `starts` around each block."""
     height, width = new.shape
     rows, columns = (height + block - 1) // block, (width + block - 1) // block
-    vectors = np.zeros((rows, columns, 2), np.float32)
+    vectors = np.zeros((rows, columns, 2), np.int32)
     costs = np.zeros((rows, columns), np.float64)
     textures = np.zeros((rows, columns), np.float64)
     for index in prange(rows * columns):
@@ -41,22 +68,21 @@ def _search(old, new, block, reach, smoothness):
             for x in range(left, right):
                 texture += abs(new[y, x] - mean)
         textures[row, column] = texture
-        best, best_penalized = np.inf, np.inf
-        for dy in range(-reach, reach + 1):
+        best = _difference(old, new, top, bottom, left, right, 0, 0)
+        best_penalized = best
+        r = min((top + bottom) // 2 // start_block, starts.shape[0] - 1)
+        c = min((left + right) // 2 // start_block, starts.shape[1] - 1)
+        around_x, around_y = starts[r, c, 0], starts[r, c, 1]
+        for dy in range(around_y - reach, around_y + reach + 1):
             if top - dy < 0 or bottom - dy > height:
                 continue
-            for dx in range(-reach, reach + 1):
+            for dx in range(around_x - reach, around_x + reach + 1):
                 if left - dx < 0 or right - dx > width:
                     continue
-                penalty = smoothness * (right - left) * (bottom - top) * np.sqrt(np.float64(dx * dx + dy * dy))
-                cost = 0.0
-                for y in range(top, bottom):
-                    line = np.float32(0)
-                    for x in range(left, right):
-                        line += abs(new[y, x] - old[y - dy, x - dx])
-                    cost += line
-                    if cost + penalty >= best_penalized:
-                        break
+                penalty = smoothness * (right - left) * (bottom - top) * math.sqrt(dx * dx + dy * dy)
+                if penalty >= best_penalized:
+                    continue
+                cost = _difference(old, new, top, bottom, left, right, dx, dy)
                 if cost + penalty < best_penalized:
                     best, best_penalized = cost, cost + penalty
                     vectors[row, column, 0] = dx
@@ -65,26 +91,97 @@ def _search(old, new, block, reach, smoothness):
     return vectors, costs, textures
 
 
+def _shrink(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means of squares of `_SHRINK` pixels; what is left over at the far ends is left out."""
+    height, width = (max(side // _SHRINK, 1) for side in plane.shape)
+    rows, columns = (min(_SHRINK, side) for side in plane.shape)
+    whole = plane[: height * rows, : width * columns]
+    return np.ascontiguousarray(whole.reshape(height, rows, width, columns).mean(axis=(1, 3)))
+
+
 def estimate_motion(old: NDArray[np.float32], new: NDArray[np.float32]) -> Motion:
     """Motion from luma plane `old` to luma plane `new`, both [H, W] unit values."""
-    vectors, costs, textures = _search(old, new, _BLOCK, _RANGE, _SMOOTHNESS / _BLOCK)
-    return Motion(vectors, costs.sum() / new.size, textures.sum() / new.size)
+    still = np.zeros((1, 1, 2), np.int32)
+    # a shift of one sample is one of several pixels
+    coarse, _, _ = _search(_shrink(old), _shrink(new), _COARSE_BLOCK, still, 1, _RANGE, _SMOOTHNESS / _BLOCK * _SHRINK)
+    vectors, costs, textures = _search(
+        old, new, _BLOCK, coarse * _SHRINK, _COARSE_BLOCK * _SHRINK, _FINE_RANGE, _SMOOTHNESS / _BLOCK
+    )
+    return Motion(vectors.astype(np.float32), costs.sum() / new.size, textures.sum() / new.size, old, new)
 
 
-def move(means: NDArray[np.float32], motion: Motion, width: int, height: int) -> NDArray[np.float32]:
-    """Normalised means [N, 2] carried along the field, bilinear between the centres of the blocks."""
+@njit(cache=True)
+def _mismatch(old, new, x, y, dx, dy, reach):
+    """Mean |new - old| between windows around (x, y) of the old frame and (x + dx, y + dy) of the new one."""
+    height, width = new.shape
+    x0, x1 = max(x - reach, 0, -dx), min(x + reach + 1, width, width - dx)
+    y0, y1 = max(y - reach, 0, -dy), min(y + reach + 1, height, height - dy)
+    if x1 - x0 <= reach or y1 - y0 <= reach:  # less than half of it is in both
+        return np.inf
+    return _difference(old, new, y0 + dy, y1 + dy, x0 + dx, x1 + dx, dx, dy) / ((x1 - x0) * (y1 - y0))
+
+
+@njit(cache=True, inline="always")
+def _vertex(before, here, after):
+    """Where, within half a pixel, the minimum of a V-shaped valley through three equidistant points lies."""
+    slope = max(before, after) - here
+    return 0.0 if not 0.0 < slope < np.inf else 0.5 * (before - after) / slope
+
+
+@njit(parallel=True, cache=True)
+def _follow(old, new, xs, ys, reaches, vectors, block, smoothness, steps, shifts):
+    rows, columns = vectors.shape[:2]
+    height, width = new.shape
+    for n in prange(len(xs)):
+        x, y, reach = int(min(max(xs[n], 0), width - 1)), int(min(max(ys[n], 0), height - 1)), reaches[n]
+        row, column = y // block, x // block
+        best_dx, best_dy = 0, 0
+        best = _mismatch(old, new, x, y, 0, 0, reach)
+        for r in range(max(row - 1, 0), min(row + 2, rows)):
+            for c in range(max(column - 1, 0), min(column + 2, columns)):
+                dx, dy = vectors[r, c, 0], vectors[r, c, 1]
+                cost = _mismatch(old, new, x, y, dx, dy, reach) + smoothness * math.sqrt(dx * dx + dy * dy)
+                if cost < best:
+                    best, best_dx, best_dy = cost, dx, dy
+        start_dx, start_dy = best_dx, best_dy
+        best = _mismatch(old, new, x, y, best_dx, best_dy, reach)
+        for _ in range(steps):
+            from_dx, from_dy = best_dx, best_dy
+            for k in range(4):
+                dx, dy = from_dx + (1, -1, 0, 0)[k], from_dy + (0, 0, 1, -1)[k]
+                away = math.sqrt((dx - start_dx) ** 2 + (dy - start_dy) ** 2)
+                cost = _mismatch(old, new, x, y, dx, dy, reach) + smoothness * away
+                if cost < best:
+                    best, best_dx, best_dy = cost, dx, dy
+            if best_dx == from_dx and best_dy == from_dy:
+                break
+        here = _mismatch(old, new, x, y, best_dx, best_dy, reach)
+        left = _mismatch(old, new, x, y, best_dx - 1, best_dy, reach)
+        right = _mismatch(old, new, x, y, best_dx + 1, best_dy, reach)
+        above = _mismatch(old, new, x, y, best_dx, best_dy - 1, reach)
+        below = _mismatch(old, new, x, y, best_dx, best_dy + 1, reach)
+        shifts[n, 0] = best_dx + _vertex(left, here, right)
+        shifts[n, 1] = best_dy + _vertex(above, here, below)
+
+
+def follow(splats: Splats, motion: Motion) -> NDArray[np.float32]:
+    """Normalised means [N, 2] of splats that each go where their surroundings in the source have gone."""
+    height, width = motion.new.shape
     size = np.array([width, height], np.float64)
-    pixels = (means + 1) * size / 2 - 0.5
-    rows, columns = motion.vectors.shape[:2]
-    # a block's vector belongs to where it lands, close enough to where the splat is
-    at = (pixels + 0.5) / _BLOCK - 0.5
-    x = np.clip(at[:, 0], 0, columns - 1)
-    y = np.clip(at[:, 1], 0, rows - 1)
-    x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
-    x1, y1 = np.minimum(x0 + 1, columns - 1), np.minimum(y0 + 1, rows - 1)
-    fx, fy = (x - x0)[:, None], (y - y0)[:, None]
-    field = motion.vectors.astype(np.float64)
-    upper = field[y0, x0] * (1 - fx) + field[y0, x1] * fx
-    lower = field[y1, x0] * (1 - fx) + field[y1, x1] * fx
-    shift = upper * (1 - fy) + lower * fy
-    return (means + shift * 2 / size).astype(np.float32)
+    xs, ys = np.rint((splats.means + 1) * size / 2 - 0.5).T
+    lengths = np.abs(splats.cholesky[:, 0] * splats.cholesky[:, 2]) ** 0.5
+    reaches = np.rint(_WINDOW * lengths).clip(_LEAST_WINDOW, _MOST_WINDOW).astype(np.int64)
+    shifts = np.zeros((len(splats), 2))
+    _follow(
+        motion.old,
+        motion.new,
+        xs,
+        ys,
+        reaches,
+        motion.vectors.astype(np.int64),
+        _BLOCK,
+        _SMOOTHNESS / _BLOCK,
+        _STEPS,
+        shifts,
+    )
+    return (splats.means + shifts * 2 / size).astype(np.float32)

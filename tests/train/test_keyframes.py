@@ -18,6 +18,12 @@ def texture(rng):
     return np.kron(coarse, np.ones((8, 8))).astype(np.float32)
 
 
+def motion_of(residual: float, texture: float) -> Motion:
+    """Motion that a rule judges by these two numbers."""
+    plane = np.zeros((4, 4), np.float32)
+    return estimate_motion(plane, plane)._replace(residual=residual, texture=texture)
+
+
 def test_another_scene_is_a_cut_and_motion_is_not(rng, texture):
     other = np.kron(rng.random((20, 24)), np.ones((8, 8))).astype(np.float32)
     moved = estimate_motion(texture, np.roll(texture, 4, axis=1))
@@ -29,16 +35,15 @@ def test_another_scene_is_a_cut_and_motion_is_not(rng, texture):
 
 
 def test_the_longer_a_gop_is_the_weaker_the_evidence_that_ends_it():
-    doubtful = Motion(np.zeros((1, 1, 2), np.float32), residual=0.07, texture=0.1)
+    doubtful = motion_of(residual=0.07, texture=0.1)
     assert not is_cut(doubtful, 2, 25, 2, 40)
     assert is_cut(doubtful, 25, 25, 2, 40)
 
 
 def test_a_flash_is_foreign_and_noise_on_a_flat_picture_is_not():
-    vectors = np.zeros((1, 1, 2), np.float32)
-    assert is_foreign(Motion(vectors, residual=0.3, texture=0.2))
-    assert not is_foreign(Motion(vectors, residual=0.1, texture=0.2))
-    assert not is_foreign(Motion(vectors, residual=0.002, texture=0.001))
+    assert is_foreign(motion_of(residual=0.3, texture=0.2))
+    assert not is_foreign(motion_of(residual=0.1, texture=0.2))
+    assert not is_foreign(motion_of(residual=0.002, texture=0.001))
 
 
 SMALL = (36, 28)
@@ -93,7 +98,7 @@ def test_the_first_frame_is_no_cut():
 
 
 def test_which_rule_a_plan_asks_for():
-    moving, foreign = (Motion(np.zeros((1, 1, 2), np.float32), residual, 0.1) for residual in (0.01, 0.2))
+    moving, foreign = (motion_of(residual, 0.1) for residual in (0.01, 0.2))
     by_motion = keyframe_rule(plan_of(min_keyint=1))
     assert [by_motion(None, motion, 5) for motion in (None, moving, foreign)] == [False, False, True]
     never = keyframe_rule(plan_of(preset="paper", scenecut=0))

@@ -19,14 +19,14 @@ from pgsvc_codec.coding.quant import (
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train import paper
 from pgsvc_codec.train.grid import split
-from pgsvc_codec.train.motion import Motion
+from pgsvc_codec.train.motion import estimate_motion
 from pgsvc_codec.train.plain import PlainModel
 from pgsvc_codec.train.schedule import cyclic, full_level
 from pgsvc_codec.train.stack import Reference, Stack
 
 TINY = (24, 16)
 BLACK = np.zeros(3, np.float32)
-MOTIONLESS = Motion(np.zeros((1, 1, 2), np.float32), 0.0, 1.0)
+MOTIONLESS = estimate_motion(np.zeros(TINY[::-1], np.float32), np.zeros(TINY[::-1], np.float32))
 
 
 def stack_of(picture, sizes, iterations, observe=None, first=0, ranked=False):
