@@ -27,15 +27,14 @@ from pgsvc_codec.train.schedule import full_level, half_cosine
 from pgsvc_codec.train.stack import FrameFit, Reference, Stack, as_inter
 
 _SETTLING = 0.35  # of the iterations are spent while splats take their coded values
-_RATE = 4.0  # over the square root of its free iterations: learning rates of a P-frame, in units of an I-frame's
-_MOST_RATE = 0.7
+_RATE = 0.35  # learning rates in units of an I-frame's: longer steps change what was good, and changes cost bits
 # Of the free iterations: late enough that mere motion is not taken for new content, early enough for new splats to
 # find their place.
 _FIRST_RELOCATION, _LAST_RELOCATION = 0.15, 0.65
 _RELOCATIONS = 5  # of each layer
 _LEAST_INTERVAL = 3  # iterations from one relocation to the next
 _MOST_RELOCATED = (0.1, 0.2)  # share of the base layer, of an enhancement layer, at a time
-_SKIP_BITS = 30.0  # a change must be worth this many: what it costs, and what the others make good for nothing
+_SKIP_BITS = 60.0  # a change must be worth this many: what it costs, and what the others make good for nothing
 _SPLAT_BITS = 40.0  # a coded splat, all in; turns the error of a frame into a price per bit
 _AFTER_SKIPS = 20  # iterations in which the others make up for those that stay
 _REFIT_LOSS = 1.08  # factor on the loss from which old quantisers are worth replacing
@@ -93,8 +92,7 @@ class _InterFit:
         """The part that knows no quantiser; layers then hold survivors first, new splats behind."""
         stack = self.stack
         model = self.start()
-        # short steps keep what a good reference had, but a few of them lead nowhere
-        optimizer = adam_of(model, stack.tuning, min(_MOST_RATE, _RATE / math.sqrt(iterations)))
+        optimizer = adam_of(model, stack.tuning, _RATE)
         relocations = _Relocations(stack, self.background, model, optimizer, iterations)
         descent = Descent(
             model,

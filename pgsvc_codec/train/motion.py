@@ -50,9 +50,21 @@ def _difference(old, new, top, bottom, left, right, dx, dy):
     return total
 
 
+@njit(cache=True, inline="always")
+def _around(field, row, column):
+    """The vectors of a field at a block and at its neighbours."""
+    rows, columns = field.shape[:2]
+    row, column = min(row, rows - 1), min(column, columns - 1)
+    return [
+        (field[r, c, 0], field[r, c, 1])
+        for r in range(max(row - 1, 0), min(row + 2, rows))
+        for c in range(max(column - 1, 0), min(column + 2, columns))
+    ]
+
+
 @njit(parallel=True, cache=True)
 def _search(old, new, block, starts, start_block, reach, smoothness):
-    """Best vectors of all blocks, within `reach` of zero and of the vector of `starts` around each block."""
+    """Best vectors of all blocks, among zero and what is within `reach` of the best vector of `starts` around."""
     height, width = new.shape
     rows, columns = (height + block - 1) // block, (width + block - 1) // block
     vectors = np.zeros((rows, columns, 2), np.int32)
@@ -70,9 +82,18 @@ def _search(old, new, block, starts, start_block, reach, smoothness):
         textures[row, column] = texture
         best = _difference(old, new, top, bottom, left, right, 0, 0)
         best_penalized = best
-        r = min((top + bottom) // 2 // start_block, starts.shape[0] - 1)
-        c = min((left + right) // 2 // start_block, starts.shape[1] - 1)
-        around_x, around_y = starts[r, c, 0], starts[r, c, 1]
+        r, c = (top + bottom) // 2 // start_block, (left + right) // 2 // start_block
+        around_x, around_y = 0, 0
+        for dx, dy in _around(starts, r, c):
+            if top - dy < 0 or bottom - dy > height or left - dx < 0 or right - dx > width:
+                continue
+            cost = _difference(old, new, top, bottom, left, right, dx, dy)
+            penalty = smoothness * (right - left) * (bottom - top) * math.sqrt(dx * dx + dy * dy)
+            if cost + penalty < best_penalized:
+                best, best_penalized = cost, cost + penalty
+                around_x, around_y = dx, dy
+        vectors[row, column, 0] = around_x
+        vectors[row, column, 1] = around_y
         for dy in range(around_y - reach, around_y + reach + 1):
             if top - dy < 0 or bottom - dy > height:
                 continue
@@ -123,26 +144,22 @@ def _mismatch(old, new, x, y, dx, dy, reach):
 
 @njit(cache=True, inline="always")
 def _vertex(before, here, after):
-    """Where, within half a pixel, the minimum of a V-shaped valley through three equidistant points lies."""
+    """Where the minimum of a V-shaped valley through three equidistant points lies, from the middle one."""
     slope = max(before, after) - here
-    return 0.0 if not 0.0 < slope < np.inf else 0.5 * (before - after) / slope
+    return 0.5 * (before - after) / slope if 0.0 < slope < np.inf else 0.0
 
 
 @njit(parallel=True, cache=True)
 def _follow(old, new, xs, ys, reaches, vectors, block, smoothness, steps, shifts):
-    rows, columns = vectors.shape[:2]
     height, width = new.shape
     for n in prange(len(xs)):
         x, y, reach = int(min(max(xs[n], 0), width - 1)), int(min(max(ys[n], 0), height - 1)), reaches[n]
-        row, column = y // block, x // block
         best_dx, best_dy = 0, 0
         best = _mismatch(old, new, x, y, 0, 0, reach)
-        for r in range(max(row - 1, 0), min(row + 2, rows)):
-            for c in range(max(column - 1, 0), min(column + 2, columns)):
-                dx, dy = vectors[r, c, 0], vectors[r, c, 1]
-                cost = _mismatch(old, new, x, y, dx, dy, reach) + smoothness * math.sqrt(dx * dx + dy * dy)
-                if cost < best:
-                    best, best_dx, best_dy = cost, dx, dy
+        for dx, dy in _around(vectors, y // block, x // block):
+            cost = _mismatch(old, new, x, y, dx, dy, reach) + smoothness * math.sqrt(dx * dx + dy * dy)
+            if cost < best:
+                best, best_dx, best_dy = cost, dx, dy
         start_dx, start_dy = best_dx, best_dy
         best = _mismatch(old, new, x, y, best_dx, best_dy, reach)
         for _ in range(steps):

@@ -14,8 +14,8 @@ from pgsvc_codec.train.motion import Motion, estimate_motion
 
 @pytest.fixture
 def texture(rng):
-    coarse = rng.random((20, 24))
-    return np.kron(coarse, np.ones((8, 8))).astype(np.float32)
+    coarse = rng.random((40, 48))
+    return np.kron(coarse, np.ones((4, 4))).astype(np.float32)
 
 
 def motion_of(residual: float, texture: float) -> Motion:
@@ -25,7 +25,7 @@ def motion_of(residual: float, texture: float) -> Motion:
 
 
 def test_another_scene_is_a_cut_and_motion_is_not(rng, texture):
-    other = np.kron(rng.random((20, 24)), np.ones((8, 8))).astype(np.float32)
+    other = np.kron(rng.random((40, 48)), np.ones((4, 4))).astype(np.float32)
     moved = estimate_motion(texture, np.roll(texture, 4, axis=1))
     changed = estimate_motion(texture, other)
     assert not is_cut(moved, 10, 25, 2, 40)
