@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 from pgsvc_codec.picture import UnitFrame
 from pgsvc_codec.splats import Splats
 
-_OCTAVES = 3  # from 1 to 6 samples; what is larger is better shown by splats that are there already
+_LARGEST = 0.18  # distances between splats of the layer; more is better shown by splats that are there already
 _CLEARANCE = 2.0  # standard deviations around a taken place in which no other splat is put
 _CELL = 2  # samples; how finely taken places are remembered
 _COLOR = 0.6  # of the filter's amplitude: births side by side, and neighbours, go for the same error
 _REACH = 3.0  # standard deviations over which colours are summed
-_SHORTEST = 1.0  # sample
+_SIZE = 0.7  # of the filter's deviation: splats that start small find their shape faster
+_SHORTEST = 0.6  # sample
+_SPARE = 8  # candidates for each place wanted, to choose from
 
 
 class Births(NamedTuple):
@@ -37,40 +39,43 @@ class Births(NamedTuple):
     splats: Splats
 
 
-def find_births(residual: UnitFrame, weight: float, full_size: tuple[int, int], most: int) -> Births:
+def find_births(residual: UnitFrame, weight: float, full_size: tuple[int, int], layer_size: int, most: int) -> Births:
     """The best places for at most `most` new splats of one layer.
 
     Args:
         residual: sum over the layer's levels of level weight * (source - level), per plane.
         weight: sum of those level weights.
         full_size: width and height of the frame; the residual's level may be smaller.
+        layer_size: splats of the layer.
         most: K is at most that.
     """
     height, width = residual[0].shape
     guide = np.stack([plane for plane in residual if plane.shape == (height, width)])
+    largest = _LARGEST * math.sqrt(width * height / max(layer_size, 1))
     places: list[NDArray[np.float64]] = []  # rows of gain, x, y, s in samples
     octave = guide
     variance, step = 0.0, 1  # of the filters so far, in samples; between samples of this octave
-    for _ in range(_OCTAVES):
-        if min(octave.shape[1:]) < 2:
-            break
+    while min(octave.shape[1:]) >= 2:
         once = _binomial(octave)
         twice = _binomial(once)
-        for filtered, passes in ((once, 1), (twice, 2)):
-            deviation = math.sqrt(variance + passes * step * step)
-            peaks = _peaks(filtered)
-            peaks[:, 0] *= 4 * math.pi * deviation**2
-            peaks[:, 1:] = peaks[:, 1:] * step
-            places.append(np.column_stack([peaks, np.full(len(peaks), deviation)]))
+        deviations = [math.sqrt(variance + passes * step * step) for passes in (1, 2)]
+        gains = [4 * math.pi * deviation**2 for deviation in deviations]
+        peaks = _peaks(once, twice, np.float32(gains[0]), np.float32(gains[1]))
+        sizes = np.where(peaks[:, 3] > 0, deviations[1], deviations[0])
+        places.append(np.column_stack([peaks[:, 0], peaks[:, 1:3] * step, sizes]))
         variance += step * step
         step *= 2
+        if deviations[1] >= largest:
+            break
         octave = np.ascontiguousarray(once[:, ::2, ::2])
     candidates = np.concatenate(places) if places else np.empty((0, 4))
+    if len(candidates) > _SPARE * most:
+        candidates = candidates[np.argpartition(-candidates[:, 0], _SPARE * most)[: _SPARE * most]]
     candidates = candidates[np.argsort(-candidates[:, 0], kind="stable")]
     chosen = candidates[_choose(candidates, most, width, height, _CLEARANCE)]
 
     pitch = np.array([full_size[0] / width, full_size[1] / height])
-    x, y, deviation = chosen[:, 1], chosen[:, 2], np.maximum(chosen[:, 3], _SHORTEST)
+    x, y, deviation = chosen[:, 1], chosen[:, 2], np.maximum(_SIZE * chosen[:, 3], _SHORTEST)
     colors = np.empty((len(chosen), len(residual)), np.float32)
     for channel, plane in enumerate(residual):
         scale = np.array([plane.shape[1] / width, plane.shape[0] / height])
@@ -109,28 +114,43 @@ def _binomial(planes):
 
 
 @njit(cache=True)
-def _peaks(planes):
-    """[K, 3] energy over the channels, x and y of its local maxima."""
-    channels, height, width = planes.shape
-    energy = np.zeros((height + 2, width + 2), np.float32)
-    for c in range(channels):
-        for y in range(height):
-            for x in range(width):
-                energy[y + 1, x + 1] += planes[c, y, x] * planes[c, y, x]
-    found = np.empty((height * width, 3), np.float64)
+def _peaks(once, twice, once_gain, twice_gain):
+    """[K, 4] local maxima of the better of two filters: gain, x, y and which it is, 0 or 1."""
+    channels, height, width = once.shape
+    best = np.zeros((3, width + 2), np.float32)  # three rows, in turn
+    second = np.zeros((3, width + 2), np.bool_)
+    around = np.empty(width, np.float32)
+    found = np.empty((height * width, 4), np.float64)
     count = 0
-    for y in range(1, height + 1):
-        for x in range(1, width + 1):
-            here = energy[y, x]
-            # of equal neighbours the first in raster order is the peak
-            if (
-                here > energy[y, x - 1] and here >= energy[y, x + 1]
-                and here > energy[y - 1, x - 1] and here > energy[y - 1, x] and here > energy[y - 1, x + 1]
-                and here >= energy[y + 1, x - 1] and here >= energy[y + 1, x] and here >= energy[y + 1, x + 1]
-            ):  # fmt: skip
-                found[count, 0] = here
-                found[count, 1] = x - 1
+    for y in range(height + 1):
+        new, new_is_second = best[y % 3], second[y % 3]
+        for x in range(width):
+            new[x + 1] = np.float32(0)
+        if y < height:
+            for x in range(width):
+                energy, other = np.float32(0), np.float32(0)
+                for c in range(channels):
+                    energy += once[c, y, x] * once[c, y, x]
+                    other += twice[c, y, x] * twice[c, y, x]
+                energy, other = once_gain * energy, twice_gain * other
+                new_is_second[x + 1] = other > energy
+                new[x + 1] = other if other > energy else energy
+        if y == 0:
+            continue
+        above, row = best[(y - 2) % 3], best[(y - 1) % 3]
+        for x in range(width):
+            most = row[x] if row[x] > row[x + 2] else row[x + 2]
+            for near in (above, new):
+                most = near[x] if near[x] > most else most
+                most = near[x + 1] if near[x + 1] > most else most
+                most = near[x + 2] if near[x + 2] > most else most
+            around[x] = most
+        for x in range(width):
+            if row[x + 1] > around[x]:
+                found[count, 0] = row[x + 1]
+                found[count, 1] = x
                 found[count, 2] = y - 1
+                found[count, 3] = second[(y - 1) % 3, x + 1]
                 count += 1
     return found[:count].copy()
 

@@ -146,6 +146,33 @@ class Objective:
             total += float(np.asarray(level_weights[view.levels]) @ per_level)
         return total
 
+    def weighted_residual(
+        self,
+        level: int,
+        splats: Splats,
+        background: NDArray[np.float32],
+        ends: Sequence[int],
+        level_weights: Sequence[float],
+    ) -> UnitFrame:
+        """Sum over `peers(level)` of level weight * (source - level): float32 planes.
+
+        A splat of layer l counts in every level from l on, so that one picture of weighted colours has them all.
+        """
+        levels = self.peers(level)
+        view = next(view for view in self._views if view.first <= level <= view.last)
+        below = splats[: ends[view.last]]
+        sizes = np.diff([0, *ends[: view.last + 1]])
+        weights = [sum(level_weights[k] for k in levels if k >= layer) for layer in range(len(sizes))]
+        scaled = below.colors * np.repeat(np.array(weights, np.float32), sizes)[:, None]
+        weighted = Splats(below.means, below.cholesky, scaled)
+        total = np.float32(weights[0])
+        planes: list[NDArray[np.float32]] = []
+        for grid, channels in view.groups:
+            under = np.zeros(channels.stop - channels.start, np.float32)
+            drawn = self.rasterizer.render(weighted, self.width, self.height, grid, channels, under, [len(below)])[0]
+            planes.extend(total * self._target(view, channels, background) - drawn)
+        return tuple(planes)
+
     def residuals(self, splats: Splats, background: NDArray[np.float32], ends: Sequence[int]) -> list[UnitFrame]:
         """Source minus level, for every level: float32 planes."""
         planes: list[list[NDArray[np.float32]]] = [[] for _ in ends]

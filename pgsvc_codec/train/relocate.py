@@ -71,14 +71,10 @@ def relocate(
     costs = removal_costs(splats, step, level_weights, ends)[start:end]
     # residuals of one size only can be added up: the smallest that the layer is supervised at
     lowest = next(k for k in range(layer, len(ends)) if level_weights[k])
-    levels = objective.peers(lowest)
-    weight = sum(level_weights[k] for k in levels)
-    residuals = objective.residuals(splats, background, ends)
-    residual = tuple(
-        np.asarray(sum(np.float32(level_weights[k]) * residuals[k][plane] for k in levels))
-        for plane in range(splats.channels)
-    )
-    births = find_births(residual, weight, (objective.width, objective.height), int(most * (end - start)))
+    weight = sum(level_weights[k] for k in objective.peers(lowest))
+    residual = objective.weighted_residual(lowest, splats, background, ends, level_weights)
+    full_size, layer_size = (objective.width, objective.height), end - start
+    births = find_births(residual, weight, full_size, layer_size, int(most * layer_size))
     cheapest = np.argsort(costs, kind="stable")[: len(births.gains)]
     # gains fall and costs rise, so profits end once and for all
     moves = int((_BIRTH_YIELD * births.gains > costs[cheapest] + price).sum())

@@ -106,6 +106,18 @@ def test_residuals_are_what_is_left_of_every_level(splats):
 
 
 @pytest.mark.parametrize("sizes", [[(24, 20)] * 3, GROWING])
+def test_weighted_residuals_are_sums_of_residuals(splats, sizes):
+    objective = growing_objective(scene(24, 20), sizes)
+    weights = [0.5, 0.3, 1.0]
+    residuals = objective.residuals(splats, BACKGROUND, ENDS)
+    for level in range(3):
+        summed = objective.weighted_residual(level, splats, BACKGROUND, ENDS, weights)
+        for plane, got in enumerate(summed):
+            wanted = sum(weights[k] * residuals[k][plane] for k in objective.peers(level))
+            np.testing.assert_allclose(got, wanted, atol=2e-3)  # fainter splats are cut off sooner
+
+
+@pytest.mark.parametrize("sizes", [[(24, 20)] * 3, GROWING])
 def test_what_is_left_for_a_level_alone(splats, sizes):
     """Splats over those below err as both together do."""
     objective = growing_objective(scene(24, 20), sizes)
