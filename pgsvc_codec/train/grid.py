@@ -131,18 +131,26 @@ class LayerGrid:
         if kept:
             self.differences = self._fit(splats[:kept], self.reference)
 
-    def snap(self, splats: Splats) -> Splats:
-        """All splats of the layer with the values that a decoder would have."""
-        kept = len(self.reference)
+    def snap(self, splats: Splats, rows: NDArray[np.intp] | None = None) -> Splats:
+        """Splats with the values that a decoder would have.
+
+        Args:
+            splats: all of the layer.
+            rows: those that are wanted, ascending; None = all.
+        """
+        if rows is None:
+            rows = np.arange(len(splats))
+        old, new = np.split(rows, [np.searchsorted(rows, len(self.reference))])
         parts = []
-        if kept:
+        if len(old):
             assert self.differences is not None
-            symbols = quantize_inter(splats[:kept], self.reference, self.differences)
-            parts.append(dequantize_inter(symbols, self.reference, self.differences))
-        if len(splats) > kept:
+            reference = self.reference[old]
+            symbols = quantize_inter(splats[old], reference, self.differences)
+            parts.append(dequantize_inter(symbols, reference, self.differences))
+        if len(new):
             assert self.whole is not None
-            parts.append(dequantize_intra(quantize_intra(splats[kept:], self.whole), self.whole))
-        return Splats.concatenate(parts) if parts else splats
+            parts.append(dequantize_intra(quantize_intra(splats[new], self.whole), self.whole))
+        return Splats.concatenate(parts) if parts else splats[rows]
 
     def _fit(self, splats: Splats, reference: Splats | None) -> QuantTables:
         low, high = cholesky_levels(self.layer, inter=reference is not None)
@@ -176,7 +184,20 @@ def split(splats: Splats, ends: Sequence[int]) -> list[Splats]:
     return [splats[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def snap(splats: Splats, grids: Sequence[LayerGrid], ends: Sequence[int]) -> Splats:
-    """All splats with the values that a decoder would have."""
-    parts = zip(grids, split(splats, ends), strict=True)
-    return Splats.concatenate([grid.snap(part) for grid, part in parts])
+def snap(
+    splats: Splats, grids: Sequence[LayerGrid], ends: Sequence[int], rows: NDArray[np.intp] | None = None
+) -> Splats:
+    """Splats of all layers with the values that a decoder would have.
+
+    Args:
+        splats: layer after layer.
+        grids: one per layer.
+        ends: cumulative layer sizes.
+        rows: those that are wanted, ascending; None = all.
+    """
+    if rows is None:
+        rows = np.arange(len(splats))
+    starts = [0, *ends[:-1]]
+    wanted = np.split(rows, np.searchsorted(rows, ends[:-1]))
+    parts = zip(grids, split(splats, ends), wanted, starts, strict=True)
+    return Splats.concatenate([grid.snap(layer, chosen - start) for grid, layer, chosen, start in parts])

@@ -31,7 +31,7 @@ _RATE = 0.35  # learning rates in units of an I-frame's: longer steps change wha
 # Of the free iterations: late enough that mere motion is not taken for new content, early enough for new splats to
 # find their place.
 _FIRST_RELOCATION, _LAST_RELOCATION = 0.15, 0.65
-_RELOCATIONS = 5  # of each layer
+_RELOCATIONS = 3  # of each layer
 _LEAST_INTERVAL = 3  # iterations from one relocation to the next
 _MOST_RELOCATED = (0.1, 0.2)  # share of the base layer, of an enhancement layer, at a time
 _SKIP_BITS = 60.0  # a change must be worth this many: what it costs, and what the others make good for nothing

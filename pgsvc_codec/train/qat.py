@@ -54,12 +54,13 @@ def settle_on_grid(
 
     def groups(count: int) -> list[NDArray[np.intp]]:
         shuffled = rng.permutation(len(free))
-        return np.array_split(free[shuffled[np.argsort(layer_of[shuffled], kind="stable")]], count)
+        from_the_base_up = free[shuffled[np.argsort(layer_of[shuffled], kind="stable")]]
+        return [np.sort(part) for part in np.array_split(from_the_base_up, count)]
 
     for part in groups(rounds[0]):
         splats = model.splats()
-        snapped = snap(splats, grids, ends)
-        model.put(Splats(snapped.means, snapped.cholesky, splats.colors), part)
+        snapped = snap(splats, grids, ends, part)
+        model.replace(part, Splats(snapped.means, snapped.cholesky, splats.colors[part]))
         held.geometry[part] = True
         model.hold(held)
         descent.run(share)
@@ -67,7 +68,7 @@ def settle_on_grid(
         for grid, layer in zip(grids, split(model.splats(), ends), strict=True):
             grid.refit_colors(layer)
     for part in groups(rounds[1]):
-        model.put(snap(model.splats(), grids, ends), part)
+        model.replace(part, snap(model.splats(), grids, ends, part))
         held.amplitudes[part] = True
         if not held.amplitudes.all():
             model.hold(held)

@@ -84,3 +84,15 @@ def test_layers_snap_each_on_its_own_grid(rng):
         grid.fit(layer)
     both = Splats.concatenate([grid.snap(layer) for grid, layer in zip(grids, layers, strict=True)])
     assert_equal_splats(snap(splats, grids, ends), both)
+
+
+@pytest.mark.parametrize("rows", [[], [0], [29, 30], [3, 20, 40, 59, 60, 89]])
+def test_some_rows_become_what_they_become_among_all(rng, rows):
+    """Rows of both layers, survivors and new ones."""
+    splats, ends = some_splats(rng, 90), [30, 90]
+    references = [nudged(rng, splats[:20]), nudged(rng, splats[30:60])]
+    grids = [LayerGrid(layer, SIZE, reference) for layer, reference in enumerate(references)]
+    for grid, layer in zip(grids, split(splats, ends), strict=True):
+        grid.fit(layer)
+    chosen = np.array(rows, np.intp)
+    assert_equal_splats(snap(splats, grids, ends, chosen), snap(splats, grids, ends)[chosen])
