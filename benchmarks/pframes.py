@@ -81,12 +81,14 @@ def measure(path: Path, keys: dict[str, Any], results: ResultsFile, options: arg
         layers=LAYERS, splats=options.splats, preset=options.preset, seed=options.seed, keyint=MAX_KEYINT, scenecut=0
     )
     clip = encode_clip(path, options.frames, config)
+    last = len(clip.frames) - 1
+    numbers = sorted({(last + 1) // 2, last} - {0})
+    alone = [encode_clip(path, 1, replace(config, keyint=1), seek=number) for number in numbers]
+    # all at once: a run that is interrupted leaves no part of a clip
     for number, frame in enumerate(clip.frames):
         add(results, keys | {"frame": number, "alone": False}, frame, clip.iterations[number > 0])
-    last = len(clip.frames) - 1
-    for number in sorted({(last + 1) // 2, last} - {0}):
-        alone = encode_clip(path, 1, replace(config, keyint=1), seek=number)
-        add(results, keys | {"frame": number, "alone": True}, alone.frames[0], alone.iterations[0])
+    for number, single in zip(numbers, alone, strict=True):
+        add(results, keys | {"frame": number, "alone": True}, single.frames[0], single.iterations[0])
 
 
 def add(results: ResultsFile, keys: dict[str, Any], frame: CodedFrame, iterations: int) -> None:
@@ -141,7 +143,7 @@ def main() -> None:
         for path in find(options.clips, CLIPS):
             values = [path.name, options.frames or "all", options.splats or "default", options.preset, options.seed]
             keys = dict(zip(SETTING, values, strict=True))
-            if not results.matching(**keys, alone=True):
+            if not results.matching(**keys):
                 measure(path, keys, results, options)
             clips[path.name] = results.matching(**keys)
             report(path.name, clips[path.name])

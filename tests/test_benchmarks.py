@@ -282,7 +282,25 @@ def test_a_view_that_moves_over_a_picture(folder: Path, tmp_path: Path) -> None:
     assert not np.array_equal(frames[0][0], frames[3][0])
 
 
-@pytest.mark.parametrize("name", ["table1", "quantised", "fig2_fig5", "fig6", "fig7", "fig8", "decoding"])
+def test_p_frames(run: Callable[..., None], folder: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("pframes", clip, "--splats", "60", "--preset", "ultrafast")
+    run(*arguments)
+    rows = rows_of(folder / "results" / "pframes.tsv")
+    kinds = [(row["frame"], row["alone"], row["iterations"]) for row in rows]
+    gop = [("0", "False", "60"), ("1", "False", "18"), ("2", "False", "18")]
+    assert kinds == [*gop, ("1", "True", "60"), ("2", "True", "60")]
+    for row in rows:
+        assert all(5 < psnr < 60 for psnr in floats(row, "psnr_1", "psnr_2", "psnr_3"))
+        assert all(value > 0 for value in floats(row, "size_bytes", "seconds"))
+    assert int(rows[1]["size_bytes"]) < int(rows[0]["size_bytes"])
+    assert "frame 2 against an I-frame:" in capsys.readouterr().out
+    assert_plotted(folder / "results" / "pframes.png")
+    before = state(folder)
+    run(*arguments)
+    assert state(folder) == before
+
+
+@pytest.mark.parametrize("name", ["table1", "quantised", "fig2_fig5", "fig6", "fig7", "fig8", "decoding", "pframes"])
 def test_commands_say_what_is_not_there(
     run: Callable[..., None], capsys: pytest.CaptureFixture[str], folder: Path, name: str
 ) -> None:
