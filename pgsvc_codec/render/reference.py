@@ -96,6 +96,8 @@ def fit_step(
     ends: Sequence[int],
     level_weights: Sequence[float],
     channel_weights: Sequence[float],
+    *,
+    with_moments: bool = True,
 ) -> StepResult:
     """Loss and gradients of all levels at once (design: every level for one render).
 
@@ -108,12 +110,15 @@ def fit_step(
         ends: cumulative layer sizes, one per level; the last is len(splats).
         level_weights: [levels], zero skips a level.
         channel_weights: [C].
+        with_moments: False leaves the backward pass out, and the moments are those of no splats, [0, C + 5].
     """
     colors = splats.colors[:, channels].astype(np.float64)
     count, planes = colors.shape
     zero = np.zeros(planes)
     residuals = render(splats, width, height, grid, channels, zero, ends) - np.asarray(target, np.float64)[None]
     squared_error = (residuals**2).sum(axis=(2, 3))
+    if not with_moments:
+        return StepResult(squared_error, np.zeros((0, planes + NUM_SHAPE_MOMENTS)))
     scale = 2.0 * np.asarray(level_weights, np.float64)[:, None] * np.asarray(channel_weights, np.float64)[None]
     weighted = residuals * scale[:, :, None, None]
     accumulated = np.cumsum(weighted[::-1], axis=0)[::-1]

@@ -199,9 +199,10 @@ def test_more_runs_than_are_planned_at_once(rng):
     assert (np.abs(fast.moments - exact.moments) < 2e-3 * scale).all()
 
 
-def test_errors_are_the_same_without_moments(rng):
+@pytest.mark.parametrize("rasterizer", [cpu, reference])
+def test_errors_are_the_same_without_moments(rng, rasterizer):
     arguments = step_arguments(rng, random_splats(rng, 60), 150, 90)
-    whole, errors = cpu.fit_step(*arguments), cpu.fit_step(*arguments, with_moments=False)
+    whole, errors = rasterizer.fit_step(*arguments), rasterizer.fit_step(*arguments, with_moments=False)
     np.testing.assert_array_equal(errors.squared_error, whole.squared_error)
     assert errors.moments.shape == (0, 8)
 
