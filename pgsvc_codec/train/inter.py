@@ -35,6 +35,7 @@ _RELOCATIONS = 3  # of each layer
 _LEAST_INTERVAL = 3  # iterations from one relocation to the next
 _MOST_RELOCATED = (0.1, 0.2)  # share of the base layer, of an enhancement layer, at a time
 _SKIP_BITS = 60.0  # a change must be worth this many: what it costs, and what the others make good for nothing
+_WHOLE_BITS = 15.0  # what a splat coded whole may cost beyond one coded as a difference
 _SPLAT_BITS = 40.0  # a coded splat, all in; turns the error of a frame into a price per bit
 _AFTER_SKIPS = 20  # iterations in which the others make up for those that stay
 _REFIT_LOSS = 1.08  # factor on the loss from which old quantisers are worth replacing
@@ -42,9 +43,11 @@ _REFIT_LOSS = 1.08  # factor on the loss from which old quantisers are worth rep
 
 def inter(stack: Stack, background: NDArray[np.float32], reference: Reference) -> FrameFit:
     """As `stack.Method.inter`."""
-    fit = _InterFit(stack, background, reference)
+    fit = InterFit(stack, background, reference)
     rest = math.floor(_SETTLING * stack.iterations)
-    model = fit.descend(stack.iterations - rest)
+    model, is_new = fit.descend(stack.iterations - rest)
+    model = fit.part(model, is_new)
+    model = fit.part(model, fit.strays(model))
     grids = reference.grids(stack, fit.survivors)
     skipped = fit.skip(model, grids)
     again = min(rest // 4, _AFTER_SKIPS)
@@ -56,7 +59,7 @@ def inter(stack: Stack, background: NDArray[np.float32], reference: Reference) -
     return as_inter(background, split(splats, model.ends), fit.survivors, grids)
 
 
-class _InterFit:
+class InterFit:
     """One P-frame while it is fitted."""
 
     def __init__(self, stack: Stack, background: NDArray[np.float32], reference: Reference) -> None:
@@ -88,8 +91,8 @@ class _InterFit:
         errors = [self.error(splats, ends, self._full_level) for splats in (moved, base)]
         return SplatModel(moved if errors[0] < errors[1] else base, ends, *self.stack.size)
 
-    def descend(self, iterations: int) -> SplatModel:
-        """The part that knows no quantiser; layers then hold survivors first, new splats behind."""
+    def descend(self, iterations: int) -> tuple[SplatModel, NDArray[np.bool_]]:
+        """The part that knows no quantiser; the splats in the order of the reference, and [N] which are new."""
         stack = self.stack
         model = self.start()
         optimizer = adam_of(model, stack.tuning, _RATE)
@@ -105,10 +108,34 @@ class _InterFit:
             between=relocations,
         )
         descent.run(iterations)
-        self.survivors = [~is_new for is_new in np.split(relocations.is_new, model.ends[:-1])]
-        layers = np.repeat(np.arange(len(stack.sizes)), stack.sizes)
-        order = np.lexsort((relocations.is_new, layers))
-        return SplatModel(model.splats()[order], model.ends, *stack.size)
+        return model, relocations.is_new
+
+    def part(self, model: SplatModel, leaving: NDArray[np.bool_]) -> SplatModel:
+        """The same splats, those that survive first in each layer; `leaving` [N] do not, and will be coded whole."""
+        order = []
+        rows = np.split(np.arange(len(model)), model.ends[:-1])
+        for alive, layer, gone in zip(self.survivors, rows, np.split(leaving, model.ends[:-1]), strict=True):
+            kept = np.count_nonzero(alive)
+            alive[np.flatnonzero(alive)[gone[:kept]]] = False
+            order += [layer[:kept][~gone[:kept]], layer[:kept][gone[:kept]], layer[kept:]]
+        return SplatModel(model.splats()[np.concatenate(order)], model.ends, *self.stack.size)
+
+    def strays(self, model: SplatModel) -> NDArray[np.bool_]:
+        """[N] survivors that have changed so much that they are better coded whole than as differences."""
+        splats, size = model.splats(), self.stack.size
+        price = self.price(splats, model.ends)
+        stray = []
+        grids = self.reference.grids(self.stack, self.survivors)
+        for grid, layer in zip(grids, split(splats, model.ends), strict=True):
+            grid.fit(layer)
+            kept = len(grid.reference)
+            old = layer[:kept]
+            as_difference = change_energies(grid.snap(layer)[:kept], old, size)
+            as_whole = change_energies(LayerGrid(grid.layer, size, old[:0], grid.whole).snap(old), old, size)
+            changed = change_energies(old, grid.reference, size) > _SKIP_BITS * price
+            better = changed & (as_difference - as_whole > _WHOLE_BITS * price)
+            stray.append(np.concatenate([better, np.zeros(len(layer) - kept, np.bool_)]))
+        return np.concatenate(stray)
 
     def skip(self, model: SplatModel, grids: Sequence[LayerGrid]) -> NDArray[np.bool_]:
         """Put splats back to their reference where the change is not worth its bits; [N] which."""

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from scenes import SIZE, objective_of, plan_of, psnr, scene, some_splats
 
+from pgsvc_codec.coding.quant import QuantTables, ScalarQuantizer
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.fit import fit_inter, fit_intra
-from pgsvc_codec.train.inter import change_energies
+from pgsvc_codec.train.inter import InterFit, change_energies
+from pgsvc_codec.train.model import SplatModel
 from pgsvc_codec.train.motion import estimate_motion
-from pgsvc_codec.train.stack import Reference
+from pgsvc_codec.train.schedule import all_levels
+from pgsvc_codec.train.stack import Reference, Stack
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,41 @@ def test_changes_too_small_for_their_bits_are_not_made(still):
         for new, old, alive in zip(fit.targets, still.whole, fit.survivors, strict=True)
     ]
     assert np.mean(changed) < 0.2
+
+
+def fit_of(still, picture):
+    """A P-frame of a picture, before its first iteration."""
+    ends = [len(layer) for layer in still.whole]
+    stack = Stack(objective_of(picture), 0, ends, all_levels(3, 0), 1, np.random.default_rng(0))
+    return InterFit(stack, still.background, reference_of(still, picture, picture))
+
+
+def test_what_leaves_goes_behind_the_survivors_of_its_layer(still):
+    fit = fit_of(still, scene(*SIZE))
+    splats, ends = Splats.concatenate(still.whole), [40, 80, 120]
+    model = fit.part(SplatModel(splats, ends, *SIZE), np.arange(120) % 40 == 3)
+    model = fit.part(model, np.arange(120) == 45)  # has become that of row 46
+    order = [*range(3), *range(4, 40), 3, *(row for row in range(40, 80) if row not in (43, 46)), 46, 43]
+    order += [*range(80, 83), *range(84, 120), 83]
+    np.testing.assert_allclose(model.splats().means, splats.means[order], atol=1e-6)
+    gone = np.flatnonzero(~np.concatenate(fit.survivors))
+    assert gone.tolist() == [3, 43, 46, 83]
+
+
+def test_splats_that_no_difference_reaches_are_coded_whole(still):
+    """Differences of a third of a pixel at most; a splat becomes as long as another one of its layer is."""
+    fine = ScalarQuantizer(np.full(3, 0.02, np.float32), np.zeros(3, np.float32), -16, 15)
+    tables = [QuantTables(fine, whole.colors, whole.position_fraction_bits) for whole in still.tables_intra]
+    fit = fit_of(still, scene(*SIZE))
+    fit.reference = fit.reference._replace(tables_inter=tables)
+    ends = [40, 80, 120]
+    layers = [layer.cholesky.copy() for layer in still.whole]
+    shortest, longest = np.argsort(np.abs(layers[1][:, 0] * layers[1][:, 2]))[[0, -1]]
+    layers[1][shortest] = layers[1][longest]
+    layers[1][np.arange(40) != shortest] += np.float32(0.1)
+    splats = Splats.concatenate(still.whole)
+    stray = fit.strays(SplatModel(Splats(splats.means, np.concatenate(layers), splats.colors), ends, *SIZE))
+    assert np.flatnonzero(stray).tolist() == [40 + shortest]
 
 
 def test_change_energy_is_the_error_of_showing_the_old_splat(rng):
