@@ -9,7 +9,8 @@ in it.  With the offset (dx, dy) from the mean and the shear k = l2 / l1, the ex
 
 so thin splats lose no digits; and down a column, where dx stands still, it is a parabola in t.  The Gaussian then
 follows a recurrence, ``g *= r; r *= c`` with one c for the whole splat: two multiplications take the place of an
-exponential.  It begins anew often enough that no sample inside the ellipse comes out of an underflow (`_tabulate`).
+exponential.  Even and odd rows have one each, so that neither waits for the other; a strip of an odd number of rows
+visits one more.  It begins anew often enough that no sample inside the ellipse comes out of an underflow (`_tabulate`).
 
 Gradients need only per-splat *moments* (see `reference.StepResult`); those of dx and t are those of the whitened
 offsets, u1 = dx / l1 and u2 = t / l3, but for the scale.
@@ -47,6 +48,7 @@ LANES = 16  # floats per vector, columns per strip; LLVM splits it where the mac
 TILE_ROWS = 64
 TILE_COLUMNS = 128  # a tile's planes and residuals stay in the second-level cache
 _PITCH = TILE_COLUMNS + LANES  # floats per row of a tile: a strip may begin in its last column
+_TILE_FLOATS = (TILE_ROWS + 1) * _PITCH  # per plane: rows are visited in pairs
 
 # Streams may hold splats that float32 does not; nobody promises how those look (spec, "Conformance").
 _TINY, _HUGE = 1e-30, 1e30
@@ -55,31 +57,36 @@ _HALF_LOG2_E = 0.5 / math.log(2.0)
 # any plane is flat: 9e-8, under a unit in the last place of float32.
 _EXP2 = (1.0, 0.6931469776, 0.240222421134, 0.0555073394296, 0.00967151194455, 0.00132646499784)
 _LEAST_EXPONENT = -125.0  # of two; a Gaussian below is none
-_MOST_ROWS = 32  # of one run of the recurrence, whose relative error grows with their square: 3e-5
+_MOST_ROWS = TILE_ROWS  # of one run of the recurrence, whose relative error grows with their square: 3e-5
 
 # Columns of the per-splat table that the kernels read, float32: the geometry, then the colours of the planes.
 (
     _MEAN_X,
     _MEAN_Y,
-    _SHEAR,  # k
-    _RATE_X,  # exponent of two per dx^2, negative
-    _RATE_T,  # per t^2, negative
-    _LIMIT,  # least exponent that counts
-    _CUTOFF,  # 2^limit
-    _RATIO,  # c
-    _LENGTH,  # rows after which the recurrence begins anew
-    _REACH_X,  # half width of the ellipse
+    _HEIGHT,  # t^2 of the ellipse where dx is 0
     _TOP_X,  # dx of its point of greatest y
-    _INVERSE_RATE_T,
+    _REACH_X,  # its half width
+    _LENGTH,  # rows after which the recurrence begins anew: even, or 1
+    _ASPECT,  # (l3 / l1)^2
+    _RATE,  # exponent of two per t^2, negative
+    _SHEAR,  # k
+    _RATIO,  # c
+    _RATIO_4,  # c^4, the ratio of every other row's ratios
+    _CUTOFF,  # least Gaussian that counts
+    _CUTOFF_ODD,  # in odd rows: none if the length is 1
     _COLORS,
-) = range(13)
+) = range(14)
 _NUM_COLUMNS = 16  # one cache line
 
-# A run is a strip's rows from one beginning of the recurrence to the next.  Its record: a cache line of scalars, three
-# of them int32, then the vectors g and r of its first row.
-_RUN_OFFSET, _RUN_ROWS, _RUN_ENTRY, _RUN_RATIO, _RUN_CUTOFF, _RUN_DX, _RUN_DY, _RUN_SHEAR, _RUN_COLORS = range(9)
+# A run is a strip's rows from one beginning of the recurrence to the next.  Its record: the splat's row of the table,
+# what is the run's own (three int32, two float32) in place of the first columns, which only planning needs; then the
+# vectors g and r of its first row.
+_RUN_OFFSET, _RUN_PAIRS, _RUN_ENTRY, _RUN_DX, _RUN_DY = range(5)
 _RUN_G, _RUN_R, _RUN_SIZE = LANES, 2 * LANES, 3 * LANES
-_MOST_RUNS = 2048  # that are planned at once
+_STRIPS = TILE_COLUMNS // LANES  # of one splat in a tile, at most
+_ROOM = _STRIPS * TILE_ROWS  # for the runs of one splat in a tile, whatever it looks like
+_MOST_RUNS = 2048  # that are planned at once, to be kept for the pass backward
+_FEW_RUNS = _ROOM + 128  # if they are painted once and stay in the first-level cache till then
 _MOST_PLANES = 3
 _NUM_MOMENTS = _MOST_PLANES + NUM_SHAPE_MOMENTS  # room for one entry's: 8, half a vector
 
@@ -152,33 +159,121 @@ def _exp2(builder, exponent):
     return builder.bitcast(builder.add(builder.bitcast(mantissa, _INTS), power), _VEC)
 
 
+def _largest(builder, value, bound):
+    """The larger; the bound where the value is a NaN."""
+    return builder.select(builder.fcmp_ordered(">", value, bound), value, bound)
+
+
+def _least(builder, value, bound):
+    """The smaller; the bound where the value is a NaN."""
+    return builder.select(builder.fcmp_ordered("<", value, bound), value, bound)
+
+
 def _record(builder, runs, index):
     return builder.gep(runs, [builder.mul(index, _index(_RUN_SIZE))])
 
 
+def _begin_run(builder, record, dx, dy, shear, aspect, rate):
+    """Write the Gaussian of a run's first row, and what takes it to the next: 2^(rate (2 t + 1))."""
+    t = builder.fsub(dy, builder.fmul(shear, dx))
+    exponent = builder.fmul(rate, _fma(builder, t, t, builder.fmul(builder.fmul(dx, dx), aspect)))
+    counts = builder.fcmp_ordered(">=", exponent, _constant(_LEAST_EXPONENT))
+    growth = _fma(builder, builder.fadd(t, t), rate, rate)
+    # only lanes that never count exceed these bounds, but must not come out as if they did; nor must a NaN
+    for comparison, bound in (("<", -_LEAST_EXPONENT), (">", _LEAST_EXPONENT)):
+        within = builder.fcmp_ordered(comparison, growth, _constant(bound))
+        growth = builder.select(within, growth, _constant(bound))
+    _store(builder, builder.select(counts, _exp2(builder, exponent), _constant(0.0)), record, _index(_RUN_G))
+    _store(builder, _exp2(builder, growth), record, _index(_RUN_R))
+
+
+def _strip_rows(builder, scalar, first_x, top, rows):
+    """First rows, then one past the last of a splat's strips in a tile: [2 * _STRIPS] int32; none where equal or less.
+
+    Args:
+        scalar: gives a column of the splat.
+        first_x: column of the first strip in the plane, top: row of the tile in it, both float32.
+        rows: of the tile, float32.
+    """
+    # of the strips' columns within the splat's reach, those where it reaches highest or lowest
+    strips = [float(LANES * (lane % _STRIPS)) for lane in range(2 * _STRIPS)]
+    signs = ir.Constant(_VEC, [-1.0] * _STRIPS + [1.0] * _STRIPS)
+    left = builder.fsub(
+        builder.fadd(_broadcast(builder, first_x), ir.Constant(_VEC, strips)), _broadcast(builder, scalar(_MEAN_X))
+    )
+    reach = _broadcast(builder, scalar(_REACH_X))
+    low = _largest(builder, left, builder.fneg(reach))
+    high = _least(builder, builder.fadd(left, _constant(LANES - 1)), reach)
+    at = builder.fmul(signs, _broadcast(builder, scalar(_TOP_X)))
+    at = _least(builder, _largest(builder, at, low), high)
+    aspect, height, shear = (_broadcast(builder, scalar(column)) for column in (_ASPECT, _HEIGHT, _SHEAR))
+    square = builder.fsub(height, builder.fmul(builder.fmul(at, at), aspect))
+    half = _call(builder, f"llvm.sqrt.v{LANES}f32", _VEC, [_largest(builder, square, _constant(0.0))])
+    edge = _fma(builder, shear, at, _broadcast(builder, builder.fsub(scalar(_MEAN_Y), top)))
+    edge = _fma(builder, signs, half, edge)
+    limit = _broadcast(builder, rows)
+    edge = _least(builder, _largest(builder, edge, _constant(-1.0)), limit)  # so that a NaN has no rows
+    whole = _call(builder, f"llvm.floor.v{LANES}f32", _VEC, [edge])
+    # ceil of the first, floor + 1 of the last
+    sides = ir.Constant(_MASK, [False] * _STRIPS + [True] * _STRIPS)
+    further = builder.or_(builder.fcmp_ordered("<", whole, edge), sides)
+    whole = builder.fadd(whole, builder.select(further, _constant(1.0), _constant(0.0)))
+    return builder.fptosi(_least(builder, _largest(builder, whole, _constant(0.0)), limit), _INTS)
+
+
 @intrinsic
-def _begin_run(typing, runs, run, dx, dy, shear, rate_x, rate_t):
-    """Write the Gaussian of a run's first row, and what takes it to the next: 2^(rate_t (2 t + 1))."""
-    signature = types.void(runs, types.int64, *(types.float32,) * 5)
+def _cut(typing, runs, count, table, n, entry, planes, begin, stop, left, top, rows):
+    """Append the runs of splat n between two columns of a tile to those planned; return how many there are then."""
+    signature = types.int64(runs, types.int64, table, *(types.int64,) * 8)
 
     def generate(context, builder, signature, arguments):
-        runs_, run_, dx_, dy_, shear_, rate_x_, rate_t_ = arguments
-        record = _record(builder, _data(context, builder, signature.args[0], runs_), run_)
-        dx_v = builder.fadd(_broadcast(builder, dx_), _RAMP)
-        dy_v, shear_v, rate_x_v, rate_t_v = (_broadcast(builder, value) for value in (dy_, shear_, rate_x_, rate_t_))
-        t = builder.fsub(dy_v, builder.fmul(shear_v, dx_v))
-        slope = builder.fmul(t, rate_t_v)
-        exponent = _fma(builder, slope, t, builder.fmul(builder.fmul(dx_v, dx_v), rate_x_v))
-        counts = builder.fcmp_ordered(">=", exponent, _constant(_LEAST_EXPONENT))
-        g = builder.select(counts, _exp2(builder, exponent), _constant(0.0))
-        growth = _fma(builder, slope, _constant(2.0), rate_t_v)
-        # only lanes that never count exceed these bounds, and must stay finite; so must a NaN
-        for comparison, bound in (("<", -_LEAST_EXPONENT), (">", _LEAST_EXPONENT)):
-            within = builder.fcmp_ordered(comparison, growth, _constant(bound))
-            growth = builder.select(within, growth, _constant(bound))
-        _store(builder, g, record, _index(_RUN_G))
-        _store(builder, _exp2(builder, growth), record, _index(_RUN_R))
-        return context.get_dummy_value()
+        runs_, count_, table_, n_, entry_, planes_, begin_, stop_, left_, top_, rows_ = arguments
+        runs_, table_ = (_data(context, builder, signature.args[k], arguments[k]) for k in (0, 2))
+        row = builder.gep(table_, [builder.mul(n_, _index(_NUM_COLUMNS))])
+        columns = _load(builder, row, _index(0))
+
+        def scalar(column):
+            return builder.load(builder.gep(row, [_index(column)]))
+
+        def real(whole):
+            return builder.sitofp(whole, ir.FloatType())
+
+        bounds = cgutils.alloca_once(builder, _INTS)
+        first_x = real(builder.add(left_, begin_))
+        builder.store(_strip_rows(builder, scalar, first_x, real(top_), real(rows_)), bounds)
+        bounds = builder.bitcast(bounds, _I32.as_pointer())
+        shear, aspect, rate = (_broadcast(builder, scalar(column)) for column in (_SHEAR, _ASPECT, _RATE))
+        mean_x, mean_y = scalar(_MEAN_X), scalar(_MEAN_Y)
+        length = builder.fptosi(scalar(_LENGTH), _I64)
+        planned = cgutils.alloca_once_value(builder, count_)
+        place = cgutils.alloca_once_value(builder, bounds)
+        with cgutils.for_range_slice(builder, begin_, stop_, _index(LANES)) as (column, _):
+            here = builder.load(place)
+            builder.store(builder.gep(here, [_index(1)]), place)
+            y0, y1 = (
+                builder.sext(builder.load(builder.gep(here, [_index(side * _STRIPS)])), _I64) for side in range(2)
+            )
+            dx = builder.fsub(real(builder.add(left_, column)), mean_x)
+            dx_v = builder.fadd(_broadcast(builder, dx), _RAMP)
+            with cgutils.for_range_slice(builder, y0, y1, length) as (y, _):
+                index = builder.load(planned)
+                record = _record(builder, runs_, index)
+                dy = builder.fsub(real(builder.add(top_, y)), mean_y)
+                _store(builder, columns, record, _index(0))
+                rest = builder.sub(y1, y)
+                rest = builder.select(builder.icmp_signed("<", rest, length), rest, length)
+                for item, value in (
+                    (_RUN_OFFSET, builder.add(builder.mul(builder.mul(y, planes_), _index(_PITCH)), column)),
+                    (_RUN_PAIRS, builder.lshr(builder.add(rest, _index(1)), _index(1))),
+                    (_RUN_ENTRY, entry_),
+                ):
+                    address = builder.bitcast(builder.gep(record, [_index(item)]), _I32.as_pointer())
+                    builder.store(builder.trunc(value, _I32), address)
+                builder.store(dx, builder.gep(record, [_index(_RUN_DX)]))
+                builder.store(dy, builder.gep(record, [_index(_RUN_DY)]))
+                _begin_run(builder, record, dx_v, _broadcast(builder, dy), shear, aspect, rate)
+                builder.store(builder.add(index, _index(1)), planned)
+        return builder.load(planned)
 
     return signature, generate
 
@@ -190,7 +285,7 @@ class _Run:
         self.builder = builder
         self.planes = planes
         self.record = _record(builder, runs, index)
-        self.colors = [self.value(_RUN_COLORS + k) for k in range(planes)]
+        self.colors = [self.value(_COLORS + k) for k in range(planes)]
 
     def value(self, column):
         """A value of the run in all lanes."""
@@ -203,20 +298,27 @@ class _Run:
         return builder.sext(builder.load(address), _I64)
 
     def walk(self, pointer, body):
-        """For each row call body(pointer, g): g is 0 outside the ellipse."""
+        """For each two rows call body(pointers, gs): g is 0 outside the ellipse."""
         builder = self.builder
-        ratio, cutoff = self.value(_RUN_RATIO), self.value(_RUN_CUTOFF)
+        ratio, ratio_4 = self.value(_RATIO), self.value(_RATIO_4)
+        cutoffs = self.value(_CUTOFF), self.value(_CUTOFF_ODD)
+        g, r = (_load(builder, self.record, _index(place)) for place in (_RUN_G, _RUN_R))
+        r_even = builder.fmul(r, builder.fmul(r, ratio))
+        r_odd = builder.fmul(r_even, builder.fmul(ratio, ratio))
+        gs = [cgutils.alloca_once_value(builder, value) for value in (g, builder.fmul(g, r))]
+        rs = [cgutils.alloca_once_value(builder, value) for value in (r_even, r_odd)]
         at = cgutils.alloca_once_value(builder, pointer)
-        g_slot, r_slot = (
-            cgutils.alloca_once_value(builder, _load(builder, self.record, _index(place))) for place in (_RUN_G, _RUN_R)
-        )
-        with cgutils.for_range(builder, self.whole(_RUN_ROWS)):
-            here, g, r = (builder.load(slot) for slot in (at, g_slot, r_slot))
-            inside = builder.fcmp_ordered(">=", g, cutoff)
-            body(here, builder.select(inside, g, _constant(0.0)))
-            builder.store(builder.fmul(g, r), g_slot)
-            builder.store(builder.fmul(r, ratio), r_slot)
-            builder.store(builder.gep(here, [_index(self.planes * _PITCH)]), at)
+        with cgutils.for_range(builder, self.whole(_RUN_PAIRS)):
+            even = builder.load(at)
+            odd, following = (builder.gep(even, [_index(rows * self.planes * _PITCH)]) for rows in (1, 2))
+            inside = []
+            for g_slot, r_slot, cutoff in zip(gs, rs, cutoffs, strict=True):
+                g, r = builder.load(g_slot), builder.load(r_slot)
+                inside.append(builder.select(builder.fcmp_ordered(">=", g, cutoff), g, _constant(0.0)))
+                builder.store(builder.fmul(g, r), g_slot)
+                builder.store(builder.fmul(r, ratio_4), r_slot)
+            body((even, odd), inside)
+            builder.store(following, at)
 
 
 def _for_planes(builder, planes, emit):
@@ -238,10 +340,11 @@ def _paint_runs(typing, canvas, planes, runs, count):
             with cgutils.for_range(builder, arguments[3]) as loop:
                 run = _Run(builder, runs_, loop.index, planes)
 
-                def body(pointer, g):
-                    for k, color in enumerate(run.colors):
-                        value = _load(builder, pointer, _index(k * _PITCH))
-                        _store(builder, _fma(builder, g, color, value), pointer, _index(k * _PITCH))
+                def body(pointers, gs):
+                    for pointer, g in zip(pointers, gs, strict=True):
+                        for k, color in enumerate(run.colors):
+                            value = _load(builder, pointer, _index(k * _PITCH))
+                            _store(builder, _fma(builder, g, color, value), pointer, _index(k * _PITCH))
 
                 run.walk(builder.gep(canvas_, [run.whole(_RUN_OFFSET)]), body)
 
@@ -276,33 +379,52 @@ def _pull_run(builder, pulled, run):
     """The moments of a run, a vector of lanes each: colour gradients, then w dx, w t, w dx², w dx t, w t².
 
     w is g * sum_k colour_k * residual_k.  The rows' offsets t are T - j, where j counts the rows from 1, the last one,
-    up: sums of sums of w make the moments of j, and additions are cheaper here than products.
+    up: sums of sums of w make the moments of j, and additions are cheaper here than products.  They run over pairs of
+    rows, counted likewise by i: j is 2 i in the even row and 2 i - 1 in the odd one.
     """
-    once, twice, thrice = (cgutils.alloca_once_value(builder, _constant(0.0)) for _ in range(3))
-    colored = [cgutils.alloca_once_value(builder, _constant(0.0)) for _ in run.colors]
+    once, twice, thrice, odd_once, odd_twice = (cgutils.alloca_once_value(builder, _constant(0.0)) for _ in range(5))
+    alone = run.planes == 1  # then w is the colour times what its gradient sums
+    colored = [once] if alone else [cgutils.alloca_once_value(builder, _constant(0.0)) for _ in run.colors]
 
-    def body(pointer, g):
-        pull = None
-        for k, (color, slot) in enumerate(zip(run.colors, colored, strict=True)):
-            residual = _load(builder, pointer, _index(k * _PITCH))
-            builder.store(_fma(builder, g, residual, builder.load(slot)), slot)
-            pull = builder.fmul(color, residual) if pull is None else _fma(builder, color, residual, pull)
-        total = builder.fmul(g, pull)
-        for slot in (once, twice, thrice):
-            total = builder.fadd(builder.load(slot), total)
-            builder.store(total, slot)
+    def add(slots, value):
+        for slot in slots:
+            value = builder.fadd(builder.load(slot), value)
+            builder.store(value, slot)
+
+    def weigh(values):
+        total = builder.fmul(values[0], run.colors[0])
+        for value, color in zip(values[1:], run.colors[1:], strict=True):
+            total = _fma(builder, value, color, total)
+        return total
+
+    def body(pointers, gs):
+        even, odd = (
+            [builder.fmul(g, _load(builder, pointer, _index(k * _PITCH))) for k in range(run.planes)]
+            for pointer, g in zip(pointers, gs, strict=True)
+        )
+        both = [builder.fadd(a, b) for a, b in zip(even, odd, strict=True)]
+        if not alone:
+            for slot, value in zip(colored, both, strict=True):
+                add([slot], value)
+        add([once, twice, thrice], both[0] if alone else weigh(both))
+        add([odd_once, odd_twice], odd[0] if alone else weigh(odd))
 
     run.walk(builder.gep(pulled, [run.whole(_RUN_OFFSET)]), body)
+    sums = [builder.load(slot) for slot in colored]
+    w, wi, half, odd, odd_i = (builder.load(slot) for slot in (once, twice, thrice, odd_once, odd_twice))
+    if alone:
+        w, wi, half, odd, odd_i = (builder.fmul(value, run.colors[0]) for value in (w, wi, half, odd, odd_i))
     dx = builder.fadd(run.value(_RUN_DX), _RAMP)
-    first = builder.fsub(run.value(_RUN_DY), builder.fmul(run.value(_RUN_SHEAR), dx))
-    rows = _broadcast(builder, builder.sitofp(run.whole(_RUN_ROWS), ir.FloatType()))
-    end = builder.fadd(first, rows)  # T
-    w, wj, half = (builder.load(slot) for slot in (once, twice, thrice))  # w, w j, w j (j + 1) / 2
-    wjj = builder.fsub(builder.fadd(half, half), wj)
+    first = builder.fsub(run.value(_RUN_DY), builder.fmul(run.value(_SHEAR), dx))
+    pairs = _broadcast(builder, builder.sitofp(run.whole(_RUN_PAIRS), ir.FloatType()))
+    end = _fma(builder, pairs, _constant(2.0), first)  # T
+    wj = _fma(builder, wi, _constant(2.0), builder.fneg(odd))
+    wii = _fma(builder, half, _constant(2.0), builder.fneg(wi))  # half is w i (i + 1) / 2
+    wjj = _fma(builder, builder.fsub(wii, odd_i), _constant(4.0), odd)
     wt = builder.fsub(builder.fmul(w, end), wj)
     wtt = _fma(builder, end, builder.fsub(wt, wj), wjj)
     wx = builder.fmul(w, dx)
-    return [*(builder.load(slot) for slot in colored), wx, wt, builder.fmul(wx, dx), builder.fmul(wt, dx), wtt]
+    return [*sums, wx, wt, builder.fmul(wx, dx), builder.fmul(wt, dx), wtt]
 
 
 @intrinsic
@@ -464,35 +586,40 @@ def _take(typing, counter):
 
 
 @njit(cache=True, error_model="numpy")
-def _tabulate(table, means, cholesky, cutoff):
-    """Fill in all but the colours of a table [N, _NUM_COLUMNS] from plane coordinates in float64."""
+def _tabulate(table, means, cholesky, cutoff, least):
+    """Fill in all but the colours of a table [N, _NUM_COLUMNS] from plane coordinates in float64.
+
+    `least` is the Gaussian at the cut-off, exp(-cutoff / 2).
+    """
     reach = math.sqrt(-_LEAST_EXPONENT / _HALF_LOG2_E)  # in standard deviations
     for n in range(len(means)):
         l1, l2, l3 = cholesky[n, 0], cholesky[n, 1], cholesky[n, 2]
+        square = l3 * l3
         radius = math.sqrt(max(cutoff[n], 0.0))
-        rate_t = -min(max(_HALF_LOG2_E / (l3 * l3), _TINY), _HUGE)
+        rate = -min(max(_HALF_LOG2_E / square, _TINY), _HUGE)
+        ratio = math.exp(math.log(4.0) * rate)
+        # a lane within the ellipse at the end of a run must not begin it below the least exponent
+        length = i32(min(max(1.0 + abs(l3) * (reach - radius), 1.0), float(_MOST_ROWS)))
         table[n, _MEAN_X] = means[n, 0]
         table[n, _MEAN_Y] = means[n, 1]
-        table[n, _SHEAR] = min(max(l2 / l1, -_HUGE), _HUGE)
-        table[n, _RATE_X] = -min(max(_HALF_LOG2_E / (l1 * l1), _TINY), _HUGE)
-        table[n, _RATE_T] = rate_t
-        table[n, _LIMIT] = -_HALF_LOG2_E * cutoff[n]
-        table[n, _CUTOFF] = math.exp(-0.5 * cutoff[n])
-        table[n, _RATIO] = math.exp(math.log(4.0) * rate_t)
-        # a lane within the ellipse at the end of a run must not begin it below the least exponent
-        table[n, _LENGTH] = min(max(1.0 + math.floor(abs(l3) * (reach - radius)), 1.0), float(_MOST_ROWS))
+        table[n, _HEIGHT] = min(cutoff[n] * square, _HUGE)
+        table[n, _TOP_X] = min(max(radius * l1 * (l2 / math.sqrt(l2 * l2 + square)), -_HUGE), _HUGE)
         table[n, _REACH_X] = min(radius * abs(l1), _HUGE)
-        table[n, _TOP_X] = min(max(radius * l1 * (l2 / math.sqrt(l2 * l2 + l3 * l3)), -_HUGE), _HUGE)
-        table[n, _INVERSE_RATE_T] = 1.0 / rate_t
+        table[n, _LENGTH] = 1 if length == 1 else length & ~1
+        table[n, _ASPECT] = min(max(square / (l1 * l1), _TINY), _HUGE)
+        table[n, _RATE] = rate
+        table[n, _SHEAR] = min(max(l2 / l1, -_HUGE), _HUGE)
+        table[n, _RATIO] = ratio
+        table[n, _RATIO_4] = (ratio * ratio) * (ratio * ratio)
+        table[n, _CUTOFF] = least[n]
+        table[n, _CUTOFF_ODD] = math.inf if length == 1 else least[n]
 
 
 @njit(cache=True, error_model="numpy")
 def _reach_y(row):
     """Half height of the ellipse."""
     top = row[_TOP_X]
-    return abs(row[_SHEAR] * top) + math.sqrt(
-        max((row[_LIMIT] - row[_RATE_X] * top * top) * row[_INVERSE_RATE_T], f32(0))
-    )
+    return abs(row[_SHEAR] * top) + math.sqrt(max(row[_HEIGHT] - row[_ASPECT] * top * top, f32(0)))
 
 
 @njit(cache=True, error_model="numpy")
@@ -515,7 +642,7 @@ def _bin(table, width, height):
     boxes = np.zeros((len(table), 4), np.int32)
     for n in range(len(table)):
         row = table[n]
-        if not row[_LIMIT] < f32(0.0):
+        if not row[_HEIGHT] > f32(0.0):
             continue
         reach_y = _reach_y(row)
         x0, x1 = _span(row[_MEAN_X] - row[_REACH_X], row[_MEAN_X] + row[_REACH_X], width)
@@ -549,20 +676,6 @@ def _columns(table, n, left, columns):
 
 
 @njit(cache=True, error_model="numpy")
-def _rows(table, n, dx, top, rows):
-    """First row and one past the last of a tile that splat n can reach in the strip that begins at offset dx."""
-    reach = table[n, _REACH_X]
-    low, high = max(dx, -reach), min(dx + f32(LANES - 1), reach)
-    y, k = table[n, _MEAN_Y] - f32(top), table[n, _SHEAR]
-    limit, rate_x, inverse = table[n, _LIMIT], table[n, _RATE_X], table[n, _INVERSE_RATE_T]
-    at = min(max(table[n, _TOP_X], low), high)
-    last = y + k * at + math.sqrt(max((limit - rate_x * at * at) * inverse, f32(0.0)))
-    at = min(max(-table[n, _TOP_X], low), high)
-    first = y + k * at - math.sqrt(max((limit - rate_x * at * at) * inverse, f32(0.0)))
-    return _span(first, last, rows)
-
-
-@njit(cache=True, error_model="numpy")
 def _tile_box(tile, width, height):
     """Left, top, columns and rows of a tile."""
     across = (width + TILE_COLUMNS - 1) // TILE_COLUMNS
@@ -578,35 +691,22 @@ def _plan(runs, table, planes, entries, entry, end, left, top, columns, rows):
     Returns the number of runs and the entry that follows.
     """
     count = 0
-    whole = runs.view(i32)
-    most = len(runs) - TILE_COLUMNS // LANES * TILE_ROWS  # room for one more splat whatever it looks like
-    while entry < len(entries) and entries[entry] < end and count <= most:
+    while entry < len(entries) and entries[entry] < end and count <= len(runs) - _ROOM:
         n = entries[entry]
         begin, stop = _columns(table, n, left, columns)
-        length = i32(table[n, _LENGTH])
         aligned = begin // LANES * LANES
         if (stop - aligned - 1) // LANES == (stop - begin - 1) // LANES:  # then it costs no further strip
             begin = aligned
-        for column in range(begin, stop, LANES):
-            dx = f32(left + column) - table[n, _MEAN_X]
-            y0, y1 = _rows(table, n, dx, top, rows)
-            while y0 < y1:
-                dy = f32(top + y0) - table[n, _MEAN_Y]
-                _begin_run(runs, count, dx, dy, table[n, _SHEAR], table[n, _RATE_X], table[n, _RATE_T])
-                whole[count, _RUN_OFFSET] = y0 * planes * _PITCH + column
-                whole[count, _RUN_ROWS] = min(length, y1 - y0)
-                whole[count, _RUN_ENTRY] = entry
-                runs[count, _RUN_RATIO] = table[n, _RATIO]
-                runs[count, _RUN_CUTOFF] = table[n, _CUTOFF]
-                runs[count, _RUN_DX] = dx
-                runs[count, _RUN_DY] = dy
-                runs[count, _RUN_SHEAR] = table[n, _SHEAR]
-                for k in range(planes):
-                    runs[count, _RUN_COLORS + k] = table[n, _COLORS + k]
-                y0 += length
-                count += 1
+        count = _cut(runs, count, table, n, entry, planes, begin, stop, left, top, rows)
         entry += 1
     return count, entry
+
+
+@njit(cache=True)
+def _aligned(size):
+    """Floats from the beginning of a cache line on, of any value."""
+    whole = np.empty(size + LANES, f32)
+    return whole[-(whole.ctypes.data // 4) % LANES :][:size]
 
 
 @njit(cache=True, error_model="numpy")
@@ -633,8 +733,8 @@ def _render_tile(tile, canvas, runs, table, ends, background, entries, width, he
 @njit(cache=True, nogil=True)
 def _render_tiles(counter, table, ends, background, starts, entries, width, height, max_code, out, size):
     """Paint tiles while there are any; `out` takes the bytes of samples [pictures, C, height, width]."""
-    canvas = np.empty(TILE_ROWS * len(background) * _PITCH, f32)
-    runs = np.empty((_MOST_RUNS, _RUN_SIZE), f32)
+    canvas = _aligned(_TILE_FLOATS * len(background))
+    runs = _aligned(_FEW_RUNS * _RUN_SIZE).reshape(_FEW_RUNS, _RUN_SIZE)
     tile = _take(counter)
     while tile < len(starts) - 1:
         own = entries[starts[tile] : starts[tile + 1]]
@@ -649,9 +749,9 @@ def _fit_tile(tile, canvas, pulled, plans, table, ends, weights, target, entries
     planes, height, width = target.shape
     box = _tile_box(tile, width, height)
     left, top, columns, rows = box
-    size = TILE_ROWS * planes * _PITCH  # of a level in `pulled`
+    size = _TILE_FLOATS * planes  # of a level in `pulled`
     flat = target.reshape(-1)
-    if columns < TILE_COLUMNS:  # strips read on past the last column
+    if columns < TILE_COLUMNS or rows < TILE_ROWS:  # strips read on past the last column and row
         pulled[:] = f32(0.0)
     for row in range(rows):
         for k in range(planes):
@@ -698,9 +798,10 @@ def _fit_tiles(counter, table, ends, weights, target, starts, entries, squared, 
     Squared errors go to [tiles, levels, C], moments of dx and t to [entries or none, _NUM_MOMENTS].
     """
     planes, levels = len(target), len(ends)
-    canvas = np.empty(TILE_ROWS * planes * _PITCH, f32)
-    pulled = np.zeros(levels * TILE_ROWS * planes * _PITCH, f32)
-    plans = np.empty((levels, _MOST_RUNS, _RUN_SIZE), f32)
+    canvas = _aligned(_TILE_FLOATS * planes)
+    pulled = _aligned(levels * _TILE_FLOATS * planes)
+    pulled[:] = f32(0.0)
+    plans = _aligned(levels * _MOST_RUNS * _RUN_SIZE).reshape(levels, _MOST_RUNS, _RUN_SIZE)
     tile = _take(counter)
     while tile < len(starts) - 1:
         own = slice(starts[tile], starts[tile + 1])
@@ -747,7 +848,7 @@ def _prepare(splats: Splats, width: int, height: int, grid: PlaneGrid, channels:
     table = np.zeros((len(splats), _NUM_COLUMNS), f32)
     colors = splats.colors[:, channels]
     table[:, _COLORS : _COLORS + colors.shape[1]] = colors * plane.gains[:, None]
-    _tabulate(table, plane.means, plane.cholesky, plane.cutoff)
+    _tabulate(table, plane.means, plane.cholesky, plane.cutoff, np.exp(-0.5 * plane.cutoff))
     return plane, table, *_bin(table, grid.width, grid.height)
 
 
