@@ -6,7 +6,7 @@ CLIPs are files or folders of them (default: the clips under PGSVC_DATA).  A cli
 defaults but for one GOP from end to end, no scene cuts; seconds and bytes of a frame are those that it added to the
 encode, PSNR of each level that of the decoded stream.  The frame in the middle and the last one are then encoded on
 their own, as I-frames of the same preset.  Rows are added to `results/pframes.tsv`, those of a clip that is there
-under the same options are not measured again; the plot is `results/pframes.png`.
+under the same options are not measured again; the plot of all rows is `results/pframes.png`.
 """
 
 from __future__ import annotations
@@ -112,16 +112,20 @@ def report(name: str, rows: list[dict[str, str]]) -> None:
             print(f"  frame {row['frame']} against an I-frame: {', '.join(f'{gain:+.2f}' for gain in gains)} dB")
 
 
-def plot(clips: dict[str, list[dict[str, str]]]) -> None:
-    """A panel for each clip: lines along the GOP, marks for frames alone."""
+def plot(rows: list[dict[str, str]]) -> None:
+    """A panel for each clip and setting: lines along the GOP, marks for frames alone."""
+    clips: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        clips.setdefault(tuple(row[name] for name in SETTING), []).append(row)
     figure, axes = plots.panels(1, len(clips))
-    for (name, rows), axis in zip(clips.items(), axes[0], strict=True):
+    for (setting, members), axis in zip(clips.items(), axes[0], strict=True):
         for level in LEVELS:
             for alone, style in (("False", plots.LINES[level - 1]), ("True", "o")):
-                chosen = [row for row in rows if row["alone"] == alone]
+                chosen = [row for row in members if row["alone"] == alone]
                 points = [[float(row[column]) for row in chosen] for column in ("frame", f"psnr_{level}")]
                 axis.plot(*points, style, color="black" if alone == "True" else "tab:red", markersize=4)
-        axis.set(xlabel="frame", ylabel="PSNR, dB", title=name)
+        name, _, splats, preset, _ = setting
+        axis.set(xlabel="frame", ylabel="PSNR, dB", title=f"{name}\n{splats} splats, preset {preset}")
     for level in LEVELS:
         axes[0, 0].plot([], [], plots.LINES[level - 1], color="tab:red", label=f"level {level} along the GOP")
     axes[0, 0].plot([], [], "o", color="black", markersize=4, label="I-frame alone")
@@ -138,17 +142,15 @@ def main() -> None:
     parser.add_argument("--preset", choices=list(PRESETS), default="medium")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    clips: dict[str, list[dict[str, str]]] = {}
     with ResultsFile("pframes", COLUMNS, KEYS) as results:
         for path in find(options.clips, CLIPS):
             values = [path.name, options.frames or "all", options.splats or "default", options.preset, options.seed]
             keys = dict(zip(SETTING, values, strict=True))
             if not results.matching(**keys):
                 measure(path, keys, results, options)
-            clips[path.name] = results.matching(**keys)
-            report(path.name, clips[path.name])
-    if clips:
-        plot(clips)
+            report(path.name, results.matching(**keys))
+    if results.rows:
+        plot(results.rows)
 
 
 if __name__ == "__main__":
