@@ -1,7 +1,7 @@
 """P-frames fitted in natural coordinates: from the decoded frame before, carried along the motion.
 
-Splats are moved to where something is new and skipped where a change is not worth its bits; the rest ends on the
-quantiser's grid.
+Splats go to where something is new, are coded whole where they have changed more than differences can tell, and go
+back to their reference where a change is not worth its bits; the rest ends on the quantiser's grid.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ class Motion(NamedTuple):
     vectors: NDArray[np.float32]  # [rows, columns, 2] pixels right and down, for each block of the new frame
     residual: float  # mean |new - moved old| per pixel, unit values
     texture: float  # mean |new - mean of its block| per pixel: what coding without a reference would face
-    old: NDArray[np.float32]  # [H, W] luma
-    new: NDArray[np.float32]
+    old: NDArray[np.float32]  # [H, W] luma, unit values
+    new: NDArray[np.float32]  # [H, W]
 
 
 @njit(cache=True, inline="always")
