@@ -1,6 +1,6 @@
 """How much sooner preset medium has the quality that preset paper comes to, on one machine in one run.
 
-    python benchmarks/against_paper.py [--stills FILE ..] [--clip FILE] [--limit 900] [--threads 2]
+    python benchmarks/against_paper.py [--stills FILE ..] [--clip FILE] [--limit 900] [--iterations N] [--threads 2]
 
 Stills (default: kodim19 and kodim23 under PGSVC_DATA) are fitted unquantised, every iteration watched; the paper's fit
 ends when it has converged, or at the limit in seconds, with the PSNR that it has reached then.  The clip (default:
@@ -180,10 +180,10 @@ def compare(paper: Course, medium: Sequence[Course], near: float = NEAR) -> dict
 def measure_still(path: Path, config: EncodeConfig, limit: float) -> dict[str, Any]:
     """A row, but for its keys."""
     picture = read_picture(path)
-    medium = replace(config, preset="medium")
+    medium, paper_config = _presets(config)
     watch(picture, replace(medium, iterations=2))  # loads the kernels
     before = watch(picture, medium)
-    paper = watch(picture, replace(config, preset="paper"), limit)
+    paper = watch(picture, paper_config, limit)
     return compare(paper, [before, watch(picture, medium)])
 
 
@@ -197,13 +197,13 @@ def code(path: Path, frames: int, config: EncodeConfig) -> Moment:
 
 def measure_clip(path: Path, frames: int, config: EncodeConfig, limit: float) -> dict[str, Any]:
     """A row, but for its keys.  Encodes tell no PSNR on the way, so that medium is run with ever more iterations."""
-    medium, paper = replace(config, preset="medium"), replace(config, preset="paper")
+    medium, paper = _presets(config)
     pilots = [code(path, frames, replace(preset, iterations=PILOT)) for preset in (medium, paper, paper)]
-    most = min(math.ceil(PILOT * limit / pilots[-1].wall_s), _default_iterations(path, paper))
+    most = min(math.ceil(PILOT * limit / pilots[-1].wall_s), _iterations(path, paper))
     whole = code(path, frames, medium)
     slow = code(path, frames, replace(paper, iterations=most))
     again = code(path, frames, medium)
-    iterations = _default_iterations(path, medium)
+    iterations = _iterations(path, medium)
     courses = []
     for share in (*TRIALS, 1.0):
         count = max(1, round(share * iterations))
@@ -233,7 +233,12 @@ def measure_clip(path: Path, frames: int, config: EncodeConfig, limit: float) ->
     }
 
 
-def _default_iterations(path: Path, config: EncodeConfig) -> int:
+def _presets(config: EncodeConfig) -> tuple[EncodeConfig, EncodeConfig]:
+    """Medium, with the iterations of `config`, and paper, which ends by itself."""
+    return replace(config, preset="medium"), replace(config, preset="paper", iterations=None)
+
+
+def _iterations(path: Path, config: EncodeConfig) -> int:
     info = read_picture(path).info
     return config.resolve(info.width, info.height, info.rate, still=False).iterations_intra
 
@@ -249,7 +254,14 @@ def measure(results: ResultsFile, options: argparse.Namespace) -> None:
         keys = dict(zip(KEYS, values, strict=True))
         if results.has(**keys):
             continue
-        config = EncodeConfig(layers=LAYERS, splats=splats, seed=options.seed, keyint=frames, scenecut=0)
+        config = EncodeConfig(
+            layers=LAYERS,
+            splats=splats,
+            iterations=options.iterations,
+            seed=options.seed,
+            keyint=frames,
+            scenecut=0,
+        )
         if path in clips:
             row = measure_clip(path, frames, config, options.limit)
         else:
@@ -274,6 +286,7 @@ def main() -> None:
     parser.add_argument("--stills", nargs="+", type=Path, default=STILLS, metavar="FILE")
     parser.add_argument("--clip", type=Path, default=CLIP, metavar="FILE")
     parser.add_argument("--limit", type=float, default=900, metavar="SECONDS", help="of preset paper, per source")
+    parser.add_argument("--iterations", type=int, metavar="N", help="of preset medium; default: the preset's")
     parser.add_argument("--threads", type=int, default=numba.config.NUMBA_NUM_THREADS, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from fits import Picture
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.optimize import minimize
 from scipy.spatial import cKDTree
 
@@ -27,7 +27,6 @@ from pgsvc_codec.splats import Splats
 from pgsvc_codec.train import births, natural, relocate
 from pgsvc_codec.train.adam import Adam
 from pgsvc_codec.train.births import Births
-from pgsvc_codec.train.density import birth_candidates
 from pgsvc_codec.train.descent import Between, Descent, Model, Optimizer
 from pgsvc_codec.train.levels import LevelSizes
 from pgsvc_codec.train.model import SplatModel
@@ -41,6 +40,7 @@ from pgsvc_codec.train.tuning import FREE, Limits
 
 Schedule = Callable[[int], float]  # factor on the learning rates of iteration i
 RENDER = 0.4  # of what a pass with gradients takes
+_SOLVING = 6  # passes of conjugate gradients before the residual is taken anew
 
 
 class Case(NamedTuple):
@@ -450,8 +450,8 @@ def growing(case: Case, share: float, *, until: float = 0.6, relocating: bool = 
     if relocating:
         case.descend(model, optimizer, case.relocations(model, optimizer))
         return model.splats()
-    events = 30
-    interval = max(round(until * case.stack.iterations / events), 1)
+    events = min(30, int(until * case.stack.iterations))
+    interval = max(int(until * case.stack.iterations) // max(events, 1), 1)
 
     def grow(iteration: int, shown: Splats, step: StepResult) -> None:
         turn = iteration // interval
@@ -489,59 +489,73 @@ def births_of(case: Case, splats: Splats, layer: int, most: int) -> Births:
     """The package's matched filter over the residual of a layer."""
     stack = case.stack
     weights = stack.level_weights(0)
-    residuals = stack.objective.residuals(splats, case.background, stack.ends)
-    summed = tuple(
-        np.asarray(sum(np.float32(weights[k]) * residuals[k][plane] for k in range(layer, len(weights))))
-        for plane in range(splats.channels)
-    )
-    return births.find_births(summed, sum(weights[layer:]), stack.size, most)
+    rest = stack.objective.weighted_residual(layer, splats, case.background, stack.ends, weights)
+    return births.find_births(rest, sum(weights[layer:]), stack.size, stack.sizes[layer], most)
 
 
 def with_births(case: Case, find: Callable[..., Births]) -> Splats:
     """The package's fit with other candidates for births.
 
     Args:
-        find: takes the layer's usual standard deviation in full-size pixels, the random generator, and what
-            `births.find_births` takes.
+        find: takes the random generator, and what `births.find_births` takes.
     """
-    length = math.sqrt(math.prod(case.stack.size) / case.stack.sizes[0]) * case.stack.tuning.start_size
-    with mock.patch.object(relocate, "find_births", partial(find, length, case.stack.rng)):
+    with mock.patch.object(relocate, "find_births", partial(find, case.stack.rng)):
         return fit(case)
 
 
+def usual_length(full_size: tuple[int, int], layer_size: int) -> float:
+    """Standard deviation in full-size pixels of a splat in the middle of a layer's fit."""
+    return 0.2 * math.sqrt(math.prod(full_size) / layer_size)
+
+
+def round_splats(x: NDArray[np.float64], y: NDArray[np.float64], length: float, rest: UnitFrame) -> Splats:
+    """Splats of one size in the colours that take most off a residual of full size."""
+    height, width = rest[0].shape
+    lengths = np.full(len(x), length)
+    colors = np.empty((len(x), len(rest)), np.float32)
+    for channel, plane in enumerate(rest):
+        births._colors(np.ascontiguousarray(plane), x, y, lengths, lengths, colors[:, channel])
+    means = np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], axis=1).astype(np.float32)
+    return Splats(means, np.tile(np.array([length, 0, length], np.float32), (len(x), 1)), colors)
+
+
+def priced(splats: Splats, weight: float) -> Births:
+    """Best first: what such splats take off, one by one; they start with a part of their colours."""
+    areas = math.pi * splats.cholesky[:, 0].astype(np.float64) ** 2
+    gains = areas / weight * (splats.colors.astype(np.float64) ** 2).sum(axis=1)
+    order = np.argsort(-gains, kind="stable")
+    faint = Splats(splats.means, splats.cholesky, splats.colors * np.float32(0.6 / weight))
+    return Births(gains[order], faint[order])
+
+
 def single_scale(
-    length: float, rng: np.random.Generator, residual: UnitFrame, weight: float, full_size: tuple[int, int], most: int
+    rng: np.random.Generator, rest: UnitFrame, weight: float, full_size: tuple[int, int], layer_size: int, most: int
 ) -> Births:
     """Peaks of the matched filter of one size."""
-    found = birth_candidates(residual, weight, length, full_size[0])
-    return Births(found.gains[:most], found.splats[:most])
+    length = usual_length(full_size, layer_size)
+    energy = sum(gaussian_filter(plane, length, mode="constant") ** 2 for plane in rest)
+    rows, columns = np.nonzero(energy == maximum_filter(energy, size=2 * math.ceil(length) + 1))
+    best = np.argsort(-energy[rows, columns], kind="stable")[:most]
+    return priced(round_splats(columns[best].astype(float), rows[best].astype(float), length, rest), weight)
 
 
 def random_places(
-    length: float, rng: np.random.Generator, residual: UnitFrame, weight: float, full_size: tuple[int, int], most: int
+    rng: np.random.Generator, rest: UnitFrame, weight: float, full_size: tuple[int, int], layer_size: int, most: int
 ) -> Births:
-    """Anywhere, in the colour that takes off most there; priced as the matched filter is."""
-    height, width = residual[0].shape
+    """Anywhere, priced as the matched filter is."""
+    height, width = rest[0].shape
     x, y = rng.uniform(0, width - 1, most), rng.uniform(0, height - 1, most)
-    deviations = np.full(most, length * width / full_size[0])
-    colors = np.empty((most, len(residual)), np.float32)
-    for channel, plane in enumerate(residual):
-        births._colors(np.ascontiguousarray(plane), x, y, deviations, deviations, colors[:, channel])
-    gains = math.pi * length**2 / weight * (colors.astype(np.float64) ** 2).sum(axis=1)
-    order = np.argsort(-gains)
-    means = np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], axis=1).astype(np.float32)
-    cholesky = np.tile(np.array([length, 0, length], np.float32), (most, 1))
-    splats = Splats(means, cholesky, colors * np.float32(0.6 / weight))
-    return Births(gains[order], splats[order])
+    return priced(round_splats(x, y, usual_length(full_size, layer_size), rest), weight)
 
 
 def random_injection(
-    length: float, rng: np.random.Generator, residual: UnitFrame, weight: float, full_size: tuple[int, int], most: int
+    rng: np.random.Generator, rest: UnitFrame, weight: float, full_size: tuple[int, int], layer_size: int, most: int
 ) -> Births:
     """The paper's: anywhere, in any faint colour, as many as may be moved, at any price."""
+    length = usual_length(full_size, layer_size)
     means = rng.uniform(-1, 1, (most, 2)).astype(np.float32)
     cholesky = np.tile(np.array([length, 0, length], np.float32), (most, 1))
-    colors = rng.uniform(-0.1, 0.1, (most, len(residual))).astype(np.float32)
+    colors = rng.uniform(-0.1, 0.1, (most, len(rest))).astype(np.float32)
     return Births(np.full(most, np.inf), Splats(means, cholesky, colors))
 
 
@@ -579,7 +593,9 @@ def twins(splats: Splats, size: tuple[int, int]) -> tuple[NDArray[np.intp], Spla
     means = (splats.means.astype(np.float64) + 1) * np.array(size) / 2
     l1, l2, l3 = splats.cholesky.astype(np.float64).T
     covariance = np.stack([l1 * l1, l1 * l2, l2 * l2 + l3 * l3], axis=1)
-    nearest = cKDTree(means).query(means, k=2)[1][:, 1]
+    near = cKDTree(means).query(means, k=2)[1]
+    # of splats at one place a splat itself may come second
+    nearest = np.where(near[:, 1] == np.arange(len(means)), near[:, 0], near[:, 1])
     first = np.flatnonzero((nearest[nearest] == np.arange(len(means))) & (np.arange(len(means)) < nearest))
     second = nearest[first]
     colors = splats.colors.astype(np.float64)
@@ -615,34 +631,39 @@ def twins(splats: Splats, size: tuple[int, int]) -> tuple[NDArray[np.intp], Spla
 # Colours in closed form
 
 
-def least_squares_colors(case: Case, splats: Splats, iterations: int) -> Splats:
-    """The best colours for splats that stay where they are, nearly: conjugate gradients, a pass per iteration and one.
+def least_squares_colors(case: Case, splats: Splats, passes: int) -> Splats:
+    """The best colours for splats that stay where they are, nearly: conjugate gradients over the rasteriser.
 
     In natural coordinates the diagonal of the normal equations is constant within a layer, so that is the
-    preconditioner.
+    preconditioner.  How far a splat reaches depends on its colour a little, so the residual is taken anew at times.
     """
     stack = case.stack
     weights = stack.level_weights(0)
     areas = math.pi * np.abs(splats.cholesky[:, 0] * splats.cholesky[:, 2]).astype(np.float64)
     scale = (1 / np.sqrt(2 * layer_weights(case) * areas))[:, None]
+    own = splats.colors.astype(np.float64) / scale
+    size = float(np.linalg.norm(own))
 
-    def gradient(colors: NDArray[np.float64]) -> NDArray[np.float64]:
-        shown = Splats(splats.means, splats.cholesky, colors.astype(np.float32))
+    def gradient(amplitudes: NDArray[np.float64]) -> NDArray[np.float64]:
+        shown = Splats(splats.means, splats.cholesky, (scale * amplitudes).astype(np.float32))
         step = stack.objective.step(shown, case.background, stack.ends, weights)
         return scale * step.moments[:, : splats.channels]
 
-    start = splats.colors.astype(np.float64)
-    base = gradient(start)
-    solved, rest = np.zeros_like(start), -base
-    direction, square = rest, float((rest * rest).sum())
-    for _ in range(iterations):
-        image = gradient(start + scale * direction) - base
-        length = square / float((direction * image).sum())
-        solved = solved + length * direction
-        rest = rest - length * image
-        last, square = square, float((rest * rest).sum())
-        direction = rest + square / last * direction
-    return Splats(splats.means, splats.cholesky, (start + scale * solved).astype(np.float32))
+    for first in range(0, passes, _SOLVING):
+        base = gradient(own)
+        rest, solved = -base, np.zeros_like(own)
+        direction, square = rest, float((rest * rest).sum())
+        for _ in range(min(_SOLVING, passes - first) - 1):
+            # of the size of the colours, so that the difference is far above rounding
+            stretch = size / float(np.linalg.norm(direction))
+            image = (gradient(own + stretch * direction) - base) / stretch
+            length = square / float((direction * image).sum())
+            solved = solved + length * direction
+            rest = rest - length * image
+            last, square = square, float((rest * rest).sum())
+            direction = rest + square / last * direction
+        own = own + solved
+    return Splats(splats.means, splats.cholesky, (scale * own).astype(np.float32))
 
 
 def solved_colors(case: Case, place: float, passes: int = 12) -> Splats:
@@ -650,7 +671,7 @@ def solved_colors(case: Case, place: float, passes: int = 12) -> Splats:
     case = case.spending(case.stack.iterations - passes)
     start = case.start()
     if place == 0:
-        start = least_squares_colors(case, start, passes - 1)
+        start = least_squares_colors(case, start, passes)
     model = case.model(start)
     optimizer = adam_of(model, case.stack.tuning)
     relocations = case.relocations(model, optimizer)
@@ -659,11 +680,11 @@ def solved_colors(case: Case, place: float, passes: int = 12) -> Splats:
     def between(iteration: int, shown: Splats, step: StepResult) -> None:
         relocations(iteration, shown, step)
         if iteration == when > 0:
-            model.replace(np.arange(len(model)), least_squares_colors(case, model.splats(), passes - 1))
+            model.replace(np.arange(len(model)), least_squares_colors(case, model.splats(), passes))
 
     case.descend(model, optimizer, between)
     splats = model.splats()
-    return least_squares_colors(case, splats, passes - 1) if place == 1 else splats
+    return least_squares_colors(case, splats, passes) if place == 1 else splats
 
 
 # Second order

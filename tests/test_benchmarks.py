@@ -300,6 +300,67 @@ def test_p_frames(run: Callable[..., None], folder: Path, clip: Path, capsys: py
     assert state(folder) == before
 
 
+def test_ablation(run: Callable[..., None], folder: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("default", "iterations x0.5", "iterations x2", "relocations 0", "growth from 0.5", "one layer")
+    arguments = ("ablation", picture, "--splats", 60, "--iterations", 12, "--variants", *names)
+    run(*arguments)
+    rows = {row["variant"]: row for row in rows_of(folder / "results" / "ablation.tsv")}
+    assert list(rows) == list(names)
+    assert [int(rows[name]["steps"]) for name in names] == [12, 6, 24, 12, 12, 12]
+    assert rows["relocations 0"]["renders"] == "0"
+    assert int(rows["default"]["renders"]) > 0
+    assert rows["one layer"]["psnr_1"] == "", "its splats are in no order"
+    told = {row["variant"]: row for row in rows_of(folder / "results" / "ablation-gains.tsv")}
+    assert list(told) == list(names)
+    for name, row in told.items():
+        gain = float(rows[name]["psnr_3"]) - float(rows[row["against"]]["psnr_3"])
+        assert float(row["gain_3"]) == pytest.approx(gain, abs=2e-4)
+    assert told["growth from 0.5"]["against"] == "relocations 0"
+    assert [told["default"][column] for column in ("gain_1", "cost_ratio", "gain_3_at_equal_cost")] == ["0", "1", "0"]
+    assert "at equal cost" in capsys.readouterr().out
+    before = state(folder)
+    run(*arguments)
+    assert state(folder) == before
+
+
+def test_frontier(run: Callable[..., None], folder: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("frontier", "--pictures", picture, "--preset", "ultrafast", "superfast", "--splats", 60)
+    run(*arguments, "--threads", 1)
+    rows = rows_of(folder / "results" / "frontier.tsv")
+    assert [(row["preset"], row["kind"]) for row in rows] == [
+        (preset, kind) for preset in ("ultrafast", "superfast") for kind in ("float", "coded")
+    ]
+    for row in rows:
+        assert all(5 < psnr < 60 for psnr in floats(row, "psnr_1", "psnr_2", "psnr_3"))
+        pace = float(row["wall_s"]) / (SIDES[0] * SIDES[1] / 1e6)
+        assert float(row["s_per_megapixel"]) == pytest.approx(pace, rel=1e-2)
+        assert (row["size_bytes"] == "") == (row["kind"] == "float")
+        if row["kind"] == "coded":
+            assert float(row["bits_per_splat"]) == pytest.approx(int(row["size_bytes"]) * 8 / 60, abs=1e-3)
+    assert "2 pictures" not in capsys.readouterr().out
+    assert_plotted(folder / "results" / "frontier.png")
+    before = state(folder)
+    run(*arguments, "--threads", 1)
+    assert state(folder) == before
+
+
+def test_against_paper(run: Callable[..., None], folder: Path, picture: Path, clip: Path) -> None:
+    arguments = ("--stills", picture, "--clip", clip, "--limit", 1, "--iterations", 40, "--threads", 1)
+    run("against_paper", *arguments)
+    still, moving = rows_of(folder / "results" / "against-paper.tsv")
+    assert [(row["source"], row["frames"]) for row in (still, moving)] == [("made.png", "1"), ("moving.y4m", "2")]
+    splats = round(5000 * SIDES[0] * SIDES[1] / (768 * 512))
+    for row in (still, moving):
+        assert int(row["splats"]) == splats
+        assert row["is_converged"] == "False"
+        assert float(row["factor_end"]) == pytest.approx(float(row["paper_s"]) / float(row["medium_s"]), rel=1e-2)
+        assert float(row["factor"]) == pytest.approx(float(row["paper_s"]) / float(row["medium_passing_s"]), rel=1e-2)
+        assert 0 <= int(row["medium_passing_iterations"]) <= int(row["medium_iterations"])
+    before = state(folder)
+    run("against_paper", *arguments)
+    assert state(folder) == before
+
+
 @pytest.mark.parametrize("name", ["table1", "quantised", "fig2_fig5", "fig6", "fig7", "fig8", "decoding", "pframes"])
 def test_commands_say_what_is_not_there(
     run: Callable[..., None], capsys: pytest.CaptureFixture[str], folder: Path, name: str
@@ -470,6 +531,185 @@ def test_a_stream_of_another_source_or_config_is_not_taken(clip: Path, tmp_path:
             settings = EncodeConfig(splats=31, preset="fast", iterations=2)
         paths.add(encode_levels(source, frames, settings).levels[0].path)
     assert len(paths) == 4
+
+
+def course(psnrs: list[float], seconds: float, *, is_whole: bool = True) -> Any:
+    from against_paper import Course, Moment
+
+    moments = [Moment(seconds * (n + 1), 0.5 * seconds * (n + 1), psnr) for n, psnr in enumerate(psnrs)]
+    return Course(moments, is_whole=is_whole)
+
+
+def test_factors_are_between_the_end_of_one_fit_and_the_passing_of_another() -> None:
+    from against_paper import compare
+
+    paper = course([20.0, 29.95, 30.0, 29.99, 30.0], 10.0, is_whole=False)
+    row = compare(paper, [course([25.0, 29.95, 31.0], 1.0), course([25.0, 29.95, 31.0], 3.0)])
+    assert (row["paper_s"], row["medium_s"], row["medium_passing_iterations"]) == (50, 6, 2)
+    assert (row["factor"], row["factor_cpu"], row["factor_near"]) == (50 / 6, 50 / 6, 20 / 4)
+    assert not row["is_converged"]
+    row = compare(paper, [course([25.0, 29.0], 1.0)])
+    assert [row[name] for name in ("medium_passing_s", "factor", "factor_near")] == [None] * 3
+
+
+def test_a_gain_at_equal_cost_is_one_over_fits_that_take_as_long() -> None:
+    from ablation import cost, gain_at_cost
+
+    def row(cpu_s: float, psnr: float) -> dict[str, str]:
+        return {"cpu_s": str(cpu_s), "pace_ms": "4", "psnr_3": str(psnr)}
+
+    curve = [row(4.0, 31.0), row(1.0, 30.0)]
+    assert cost(curve[1]) == 250
+    assert gain_at_cost(row(2.0, 30.7), curve) == pytest.approx(0.2)
+    assert gain_at_cost(row(8.0, 33.0), curve) is None
+
+
+@pytest.fixture(scope="module")
+def case(picture: Path) -> Any:
+    """A picture and how the package would fit it: three layers of 30 splats."""
+    from fits import read_picture
+    from ideas import Case
+
+    from pgsvc_codec.render.backend import load
+    from pgsvc_codec.train import natural
+    from pgsvc_codec.train.levels import LevelSizes
+    from pgsvc_codec.train.schedule import all_levels
+    from pgsvc_codec.train.stack import Stack
+
+    read = read_picture(picture)
+    objective = LevelSizes(read.info, [SIDES] * 3, load("cpu")).read(read.frame).objective
+    rng = np.random.default_rng(1)
+    stack = Stack(objective, 0, [30] * 3, all_levels(3, 0), 30, rng)
+    return Case(read, stack, natural.background(objective))
+
+
+def loss_of(case: Any, splats: Any) -> float:
+    stack = case.stack
+    weights = stack.level_weights(0)
+    step = stack.objective.step(splats, case.background, stack.ends, weights)
+    return stack.objective.loss(step.squared_error, weights)
+
+
+def test_least_squares_colors_are_those_of_the_normal_equations(case: Any) -> None:
+    """Against the matrix of all splats' pictures, written down."""
+    from ideas import least_squares_colors
+
+    from pgsvc_codec.picture import plane_grids
+    from pgsvc_codec.render.backend import load
+    from pgsvc_codec.splats import Splats
+
+    splats = case.start()
+    grid = plane_grids(PICTURE_INFO)[0]
+
+    nothing = np.zeros(1, np.float32)
+    shown = []
+    for n in range(len(splats)):
+        white = Splats(splats.means[n : n + 1], splats.cholesky[n : n + 1], np.ones((1, 3), np.float32))
+        shown.append(load("cpu").render(white, *SIDES, grid, slice(0, 1), nothing, [1])[0, 0].ravel())
+    every = np.stack(shown, axis=1).astype(np.float64)
+    picture = case.stack.objective.targets[-1].picture
+    wanted = np.stack([plane.ravel() - under for plane, under in zip(picture, case.background, strict=True)], axis=1)
+    levels = [every * (np.arange(len(splats)) < end) for end in case.stack.ends]
+    weighted = list(zip(levels, case.stack.level_weights(0), strict=True))
+    normal = sum(weight * level.T @ level for level, weight in weighted)
+    best = np.linalg.solve(normal, sum(weight * level.T for level, weight in weighted) @ wanted)
+    solved = least_squares_colors(case, splats, 60)
+    exact = Splats(splats.means, splats.cholesky, best.astype(np.float32))
+    assert loss_of(case, solved) == pytest.approx(loss_of(case, exact), rel=1e-2)
+    assert loss_of(case, solved) < 0.9 * loss_of(case, splats)
+
+
+def test_a_chart_has_the_gradient_of_its_loss(case: Any) -> None:
+    from ideas import Chart, fit
+
+    chart = Chart(case, fit(case))
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=chart.size)
+    x *= 0.02 / np.sqrt(np.mean(chart.natural(x) ** 2))
+    _, gradient = chart.value(x)
+    for _ in range(5):
+        direction = rng.normal(size=chart.size)
+        direction *= 1e-2 / np.sqrt(np.mean(chart.natural(direction) ** 2))
+        ahead, behind = chart.value(x + direction)[0], chart.value(x - direction)[0]
+        assert (ahead - behind) / 2 == pytest.approx(gradient @ direction, rel=0.03, abs=1e-3 * abs(ahead))
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "newton", "gauss_newton"])
+def test_second_order_goes_on_from_a_fit(case: Any, name: str) -> None:
+    from ideas import fit, lbfgs, newton
+
+    refine = {
+        "lbfgs": lbfgs,
+        "newton": lambda *arguments: newton(*arguments, gauss=False),
+        "gauss_newton": lambda *arguments: newton(*arguments, gauss=True),
+    }[name]
+    splats = fit(case)
+    assert loss_of(case, refine(case, splats, 60)) < 0.95 * loss_of(case, splats)
+
+
+def test_widened_splats_have_the_gradient_of_their_loss(case: Any) -> None:
+    from ideas import FlooredModel, fit
+
+    stack = case.stack
+    model = FlooredModel(fit(case), stack.ends, *stack.size)  # faint splats would end too soon for differences
+    lengths = model.splats().cholesky
+    assert np.hypot(lengths[:, 1], lengths[:, 2]).min() >= np.sqrt(0.5)
+    weights = stack.level_weights(0)
+    model.set_gradients(stack.objective.step(model.splats(), case.background, stack.ends, weights).moments)
+    for parameter, gradient in ((model.shapes, model.shapes.grad), (model.amplitudes, model.amplitudes.grad)):
+        direction = gradient * (3e-3 * parameter.abs().mean() / gradient.abs().mean())
+        kept = parameter.clone()
+        losses = []
+        for sign in (1, -1):
+            parameter.copy_(kept + sign * direction)
+            losses.append(loss_of(case, model.splats()))
+        parameter.copy_(kept)
+        assert (losses[0] - losses[1]) / 2 == pytest.approx(float((gradient * direction).sum()), rel=0.03)
+
+
+def test_twins_are_merged_into_what_they_show(case: Any) -> None:
+    from ideas import twins
+
+    from pgsvc_codec.splats import Splats
+
+    one = np.array([[0.1, 0.2]], np.float32)
+    far = np.array([[-0.5, -0.4], [-0.3, -0.4]], np.float32)
+    splats = Splats(
+        np.concatenate([one, one, far]),
+        np.tile(np.array([4.0, 1.0, 3.0], np.float32), (4, 1)),
+        np.array([[0.5, 0.1, 0], [0.3, 0, 0.2], [1, 0, 0], [0, 1, 0]], np.float32),
+    )
+    pairs, merged, rises = twins(splats, SIDES)
+    assert pairs.tolist() == [[0, 1], [2, 3]]
+    assert merged.colors[0] == pytest.approx([0.8, 0.1, 0.2], abs=1e-5)
+    assert merged.cholesky[0] == pytest.approx([4, 1, 3], abs=1e-4)
+    assert rises[0] == pytest.approx(0, abs=1e-3)
+    alone = 2 * np.pi * 4 * 3  # two splats that nothing shows any more would cost this
+    assert 0.3 * alone < rises[1] < alone
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1])
+def test_growth_ends_with_all_splats(case: Any, share: float) -> None:
+    from ideas import growing
+
+    for relocating in (False, True):
+        splats = growing(case.spending(120), share, relocating=relocating)
+        assert len(splats) == 90
+        assert (splats.colors != 0).any(axis=1).mean() > 0.9
+
+
+def test_every_variant_of_the_ablation_gives_all_splats(case: Any) -> None:
+    from ablation import VARIANTS
+
+    short = case.spending(12)
+    for name, variant in VARIANTS.items():
+        assert variant.against in VARIANTS, name
+        if variant.group in ("default", "one layer"):
+            continue
+        single = short._replace(stack=short.stack.as_one_layer())
+        splats = variant.fit(single if variant.is_single else short)
+        assert len(splats) == 90, name
+        assert np.isfinite(splats.colors).all(), name
 
 
 # LPIPS
