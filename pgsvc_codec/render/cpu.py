@@ -84,9 +84,9 @@ _NUM_COLUMNS = 16  # one cache line
 _RUN_OFFSET, _RUN_PAIRS, _RUN_ENTRY, _RUN_DX, _RUN_DY = range(5)
 _RUN_G, _RUN_R, _RUN_SIZE = LANES, 2 * LANES, 3 * LANES
 _STRIPS = TILE_COLUMNS // LANES  # of one splat in a tile, at most
-_ROOM = _STRIPS * TILE_ROWS  # for the runs of one splat in a tile, whatever it looks like
-_MOST_RUNS = 2048  # that are planned at once, to be kept for the pass backward
-_FEW_RUNS = _ROOM + 128  # if they are painted once and stay in the first-level cache till then
+_ROOM = _STRIPS * (TILE_ROWS + 1)  # for the runs of one splat in a tile, whatever it looks like
+_MOST_RUNS = 2048  # that are planned at once
+_AHEAD = 8  # entries from one that is planned to one whose row is asked for: rows of a tile lie far apart
 _MOST_PLANES = 3
 _NUM_MOMENTS = _MOST_PLANES + NUM_SHAPE_MOMENTS  # room for one entry's: 8, half a vector
 
@@ -221,58 +221,114 @@ def _strip_rows(builder, scalar, first_x, top, rows):
     return builder.fptosi(_least(builder, _largest(builder, whole, _constant(0.0)), limit), _INTS)
 
 
+def _table_row(context, builder, kind, table, n):
+    """Pointer to a splat's row of the table."""
+    return builder.gep(_data(context, builder, kind, table), [builder.mul(n, _index(_NUM_COLUMNS))])
+
+
 @intrinsic
-def _cut(typing, runs, count, table, n, entry, planes, begin, stop, left, top, rows):
-    """Append the runs of splat n between two columns of a tile to those planned; return how many there are then."""
-    signature = types.int64(runs, types.int64, table, *(types.int64,) * 8)
+def _bound_strips(typing, strips, count, table, n, entry, begin, left, top, rows):
+    """Write the strips of splat n from a column of a tile on behind those there are; as many as a tile can hold.
+
+    A strip is two int32: its entry; its first row, one past its last, and its column, 8, 8 and 16 bits.
+    """
+    signature = types.void(strips, types.int64, table, *(types.int64,) * 6)
+    lanes = ir.VectorType(_I32, _STRIPS)
+
+    def constant(values):
+        return ir.Constant(lanes, list(values))
+
+    def broadcast(builder, whole):
+        vector = builder.insert_element(ir.Constant(lanes, ir.Undefined), builder.trunc(whole, _I32), _index(0))
+        return builder.shuffle_vector(vector, vector, constant([0] * _STRIPS))
 
     def generate(context, builder, signature, arguments):
-        runs_, count_, table_, n_, entry_, planes_, begin_, stop_, left_, top_, rows_ = arguments
-        runs_, table_ = (_data(context, builder, signature.args[k], arguments[k]) for k in (0, 2))
-        row = builder.gep(table_, [builder.mul(n_, _index(_NUM_COLUMNS))])
-        columns = _load(builder, row, _index(0))
+        strips_, count_, table_, n_, entry_, begin_, left_, top_, rows_ = arguments
+        row = _table_row(context, builder, signature.args[2], table_, n_)
+        first_x, top, rows = (
+            builder.sitofp(whole, ir.FloatType()) for whole in (builder.add(left_, begin_), top_, rows_)
+        )
+        bounds = _strip_rows(
+            builder, lambda column: builder.load(builder.gep(row, [_index(column)])), first_x, top, rows
+        )
+        first, last = (
+            builder.shuffle_vector(bounds, bounds, constant(range(side, side + _STRIPS))) for side in (0, _STRIPS)
+        )
+        column = builder.add(broadcast(builder, begin_), constant(range(0, TILE_COLUMNS, LANES)))
+        packed = builder.or_(first, builder.shl(last, constant([8] * _STRIPS)))
+        packed = builder.or_(packed, builder.shl(column, constant([16] * _STRIPS)))
+        place = builder.gep(_data(context, builder, signature.args[0], strips_), [count_])
+        for offset, value in ((0, broadcast(builder, entry_)), (_MOST_RUNS, packed)):
+            address = builder.bitcast(builder.gep(place, [_index(offset)]), lanes.as_pointer())
+            builder.store(value, address, align=4)
+        return context.get_dummy_value()
 
-        def scalar(column):
-            return builder.load(builder.gep(row, [_index(column)]))
+    return signature, generate
+
+
+@intrinsic
+def _prefetch(typing, table, n):
+    """Ask for splat n's row of the table before it is needed."""
+    signature = types.void(table, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        row = _table_row(context, builder, signature.args[0], *arguments)
+        hints = [ir.Constant(_I32, hint) for hint in (0, 3, 1)]  # to read, into all caches, data
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [builder.bitcast(row, ir.IntType(8).as_pointer()), *hints])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _cut_strips(typing, runs, strips, count, table, entries, planes, left, top):
+    """Cut `count` strips into runs; return how many."""
+    signature = types.int64(runs, strips, types.int64, table, entries, *(types.int64,) * 3)
+
+    def generate(context, builder, signature, arguments):
+        runs_, strips_, count_, table_, entries_, planes_, left_, top_ = arguments
+        runs_, strips_, entries_ = (_data(context, builder, signature.args[k], arguments[k]) for k in (0, 1, 4))
 
         def real(whole):
             return builder.sitofp(whole, ir.FloatType())
 
-        bounds = cgutils.alloca_once(builder, _INTS)
-        first_x = real(builder.add(left_, begin_))
-        builder.store(_strip_rows(builder, scalar, first_x, real(top_), real(rows_)), bounds)
-        bounds = builder.bitcast(bounds, _I32.as_pointer())
-        shear, aspect, rate = (_broadcast(builder, scalar(column)) for column in (_SHEAR, _ASPECT, _RATE))
-        mean_x, mean_y = scalar(_MEAN_X), scalar(_MEAN_Y)
-        length = builder.fptosi(scalar(_LENGTH), _I64)
-        planned = cgutils.alloca_once_value(builder, count_)
-        place = cgutils.alloca_once_value(builder, bounds)
-        with cgutils.for_range_slice(builder, begin_, stop_, _index(LANES)) as (column, _):
-            here = builder.load(place)
-            builder.store(builder.gep(here, [_index(1)]), place)
-            y0, y1 = (
-                builder.sext(builder.load(builder.gep(here, [_index(side * _STRIPS)])), _I64) for side in range(2)
-            )
+        def whole(pointer, *offsets):
+            for offset in offsets:
+                pointer = builder.gep(pointer, [offset])
+            return builder.zext(builder.load(pointer), _I64)
+
+        planned = cgutils.alloca_once_value(builder, _index(0))
+        with cgutils.for_range(builder, count_) as loop:
+            entry = whole(strips_, loop.index)
+            packed = whole(strips_, loop.index, _index(_MOST_RUNS))
+            y0 = builder.and_(packed, _index(255))
+            y1 = builder.and_(builder.lshr(packed, _index(8)), _index(255))
+            column = builder.lshr(packed, _index(16))
+            row = _table_row(context, builder, signature.args[3], table_, whole(entries_, entry))
+            scalars = (builder.load(builder.gep(row, [_index(k)])) for k in (_MEAN_X, _MEAN_Y, _LENGTH))
+            mean_x, mean_y, length = scalars
+            length = builder.fptosi(length, _I64)
+            shape = [_broadcast(builder, builder.load(builder.gep(row, [_index(k)]))) for k in (_SHEAR, _ASPECT, _RATE)]
             dx = builder.fsub(real(builder.add(left_, column)), mean_x)
-            dx_v = builder.fadd(_broadcast(builder, dx), _RAMP)
             with cgutils.for_range_slice(builder, y0, y1, length) as (y, _):
                 index = builder.load(planned)
+                builder.store(builder.add(index, _index(1)), planned)
                 record = _record(builder, runs_, index)
-                dy = builder.fsub(real(builder.add(top_, y)), mean_y)
-                _store(builder, columns, record, _index(0))
+                _store(builder, _load(builder, row, _index(0)), record, _index(0))
                 rest = builder.sub(y1, y)
                 rest = builder.select(builder.icmp_signed("<", rest, length), rest, length)
                 for item, value in (
                     (_RUN_OFFSET, builder.add(builder.mul(builder.mul(y, planes_), _index(_PITCH)), column)),
                     (_RUN_PAIRS, builder.lshr(builder.add(rest, _index(1)), _index(1))),
-                    (_RUN_ENTRY, entry_),
+                    (_RUN_ENTRY, entry),
                 ):
                     address = builder.bitcast(builder.gep(record, [_index(item)]), _I32.as_pointer())
                     builder.store(builder.trunc(value, _I32), address)
-                builder.store(dx, builder.gep(record, [_index(_RUN_DX)]))
-                builder.store(dy, builder.gep(record, [_index(_RUN_DY)]))
-                _begin_run(builder, record, dx_v, _broadcast(builder, dy), shear, aspect, rate)
-                builder.store(builder.add(index, _index(1)), planned)
+                dy = builder.fsub(real(builder.add(top_, y)), mean_y)
+                for item, value in ((_RUN_DX, dx), (_RUN_DY, dy)):
+                    builder.store(value, builder.gep(record, [_index(item)]))
+                dx_v = builder.fadd(_broadcast(builder, dx), _RAMP)
+                _begin_run(builder, record, dx_v, _broadcast(builder, dy), *shape)
         return builder.load(planned)
 
     return signature, generate
@@ -685,21 +741,26 @@ def _tile_box(tile, width, height):
 
 
 @njit(cache=True, error_model="numpy")
-def _plan(runs, table, planes, entries, entry, end, left, top, columns, rows):
+def _plan(runs, strips, table, planes, entries, entry, end, left, top, columns, rows):
     """Cut entries, from one on and while they are before splat `end`, into as many runs as there is room for.
 
-    Returns the number of runs and the entry that follows.
+    First all strips, then all runs: what is cut into a number of parts that cannot be foreseen lies ready by then, and
+    a wrong guess costs little.  Returns the number of runs and the entry that follows.
     """
-    count = 0
-    while entry < len(entries) and entries[entry] < end and count <= len(runs) - _ROOM:
+    count, most = 0, 0
+    while entry < len(entries) and entries[entry] < end and most <= _MOST_RUNS - _ROOM:
         n = entries[entry]
+        _prefetch(table, entries[min(entry + _AHEAD, len(entries) - 1)])
         begin, stop = _columns(table, n, left, columns)
         aligned = begin // LANES * LANES
         if (stop - aligned - 1) // LANES == (stop - begin - 1) // LANES:  # then it costs no further strip
             begin = aligned
-        count = _cut(runs, count, table, n, entry, planes, begin, stop, left, top, rows)
+        _bound_strips(strips, count, table, n, entry, begin, left, top, rows)
+        own = (stop - begin + LANES - 1) // LANES
+        most += own * (1 + i32(f32(TILE_ROWS) / table[n, _LENGTH]))
+        count += own
         entry += 1
-    return count, entry
+    return _cut_strips(runs, strips, count, table, entries, planes, left, top), entry
 
 
 @njit(cache=True)
@@ -710,7 +771,7 @@ def _aligned(size):
 
 
 @njit(cache=True, error_model="numpy")
-def _render_tile(tile, canvas, runs, table, ends, background, entries, width, height, max_code, out, size):
+def _render_tile(tile, canvas, runs, strips, table, ends, background, entries, width, height, max_code, out, size):
     """Paint one tile; see `_render_tiles`."""
     planes = len(background)
     box = _tile_box(tile, width, height)
@@ -722,7 +783,7 @@ def _render_tile(tile, canvas, runs, table, ends, background, entries, width, he
     for picture in range(len(ends)):
         count = 1
         while count > 0:
-            count, entry = _plan(runs, table, planes, entries, entry, ends[picture], *box)
+            count, entry = _plan(runs, strips, table, planes, entries, entry, ends[picture], *box)
             _paint_runs(canvas, planes, runs, count)
         for k in range(planes):
             for row in range(rows):
@@ -734,16 +795,17 @@ def _render_tile(tile, canvas, runs, table, ends, background, entries, width, he
 def _render_tiles(counter, table, ends, background, starts, entries, width, height, max_code, out, size):
     """Paint tiles while there are any; `out` takes the bytes of samples [pictures, C, height, width]."""
     canvas = _aligned(_TILE_FLOATS * len(background))
-    runs = _aligned(_FEW_RUNS * _RUN_SIZE).reshape(_FEW_RUNS, _RUN_SIZE)
+    runs = _aligned(_MOST_RUNS * _RUN_SIZE).reshape(_MOST_RUNS, _RUN_SIZE)
+    strips = np.empty((2, _MOST_RUNS), i32)
     tile = _take(counter)
     while tile < len(starts) - 1:
         own = entries[starts[tile] : starts[tile + 1]]
-        _render_tile(tile, canvas, runs, table, ends, background, own, width, height, max_code, out, size)
+        _render_tile(tile, canvas, runs, strips, table, ends, background, own, width, height, max_code, out, size)
         tile = _take(counter)
 
 
 @njit(cache=True, error_model="numpy")
-def _fit_tile(tile, canvas, pulled, plans, table, ends, weights, target, entries, squared, moments):
+def _fit_tile(tile, canvas, pulled, plans, strips, table, ends, weights, target, entries, squared, moments):
     """Forward and, where there is room for moments, backward of one tile; see `_fit_tiles`."""
     levels = len(ends)
     planes, height, width = target.shape
@@ -762,11 +824,11 @@ def _fit_tile(tile, canvas, pulled, plans, table, ends, weights, target, entries
     entry = 0
     for level in range(levels):
         firsts[level] = entry
-        count, entry = _plan(plans[level], table, planes, entries, entry, ends[level], *box)
+        count, entry = _plan(plans[level], strips, table, planes, entries, entry, ends[level], *box)
         planned[level] = count
         while count > 0:
             _paint_runs(canvas, planes, plans[level], count)
-            count, entry = _plan(plans[level], table, planes, entries, entry, ends[level], *box)
+            count, entry = _plan(plans[level], strips, table, planes, entries, entry, ends[level], *box)
             if count > 0:
                 planned[level] = 0
         for row in range(rows):
@@ -787,7 +849,7 @@ def _fit_tile(tile, canvas, pulled, plans, table, ends, weights, target, entries
             continue
         count = 1
         while count > 0:
-            count, entry = _plan(plans[level], table, planes, entries, entry, ends[level], *box)
+            count, entry = _plan(plans[level], strips, table, planes, entries, entry, ends[level], *box)
             _pull_runs(pulled, level * size, planes, plans[level], count, moments)
 
 
@@ -802,11 +864,12 @@ def _fit_tiles(counter, table, ends, weights, target, starts, entries, squared, 
     pulled = _aligned(levels * _TILE_FLOATS * planes)
     pulled[:] = f32(0.0)
     plans = _aligned(levels * _MOST_RUNS * _RUN_SIZE).reshape(levels, _MOST_RUNS, _RUN_SIZE)
+    strips = np.empty((2, _MOST_RUNS), i32)
     tile = _take(counter)
     while tile < len(starts) - 1:
         own = slice(starts[tile], starts[tile + 1])
         reached, pulls = entries[own], moments[own]
-        _fit_tile(tile, canvas, pulled, plans, table, ends, weights, target, reached, squared[tile], pulls)
+        _fit_tile(tile, canvas, pulled, plans, strips, table, ends, weights, target, reached, squared[tile], pulls)
         tile = _take(counter)
 
 
