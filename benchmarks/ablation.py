@@ -40,6 +40,7 @@ from pgsvc_codec.metrics.psnr import PsnrMeter
 from pgsvc_codec.render.backend import load
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train import natural
+from pgsvc_codec.train.adam import Adam
 from pgsvc_codec.train.grid import split
 from pgsvc_codec.train.levels import LevelSizes
 from pgsvc_codec.train.schedule import LevelWeights, all_levels, cyclic, uniform
@@ -167,7 +168,11 @@ def _variants() -> dict[str, Variant]:
     found["Adam by rows"] = Variant("motion", partial(ideas.with_adam, kind=ideas.RowAdam))
     found |= {f"curvature x{rate}": Variant("motion", partial(ideas.curvature, rate=rate)) for rate in (0.003, 0.01)}
     for fall in (ideas.constant, ideas.halvings, ideas.linear, ideas.late, ideas.exponential):
-        found[f"rate {fall.__name__}"] = Variant("motion", partial(ideas.scheduled, schedule=fall))
+        found[f"rate {fall.__name__}"] = Variant("motion", partial(ideas.with_adam, kind=Adam, schedule=fall))
+    for rate, kind in ((1.4, Adam), (1.0, ideas.Nadam), (1.4, ideas.Nadam)):
+        found[f"{kind.__name__} x{rate}, late"] = Variant(
+            "motion", partial(ideas.with_adam, kind=kind, rate=rate, schedule=ideas.late)
+        )
     found |= {
         f"half size for {share}": Variant("motion", partial(ideas.coarse_to_fine, share=share))
         for share in (0.15, 0.33)

@@ -151,6 +151,8 @@ def report(rows: Sequence[dict[str, str]]) -> None:
             for pace, value, preset in points if kind == "float" else ():
                 axis.annotate(preset, (pace, value), xytext=(0, 6), textcoords="offset points", ha="right")
     axis.set(xscale="log", xlabel="seconds per megapixel", ylabel=f"PSNR of level {LAYERS}, dB")
+    axis.set_title("{splats} splats in {0} layers, {threads} threads".format(LAYERS, **rows[0]), fontsize="medium")
+    axis.margins(0.12)
     axis.legend(loc="lower right")
     plots.save(figure, "frontier")
 

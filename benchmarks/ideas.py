@@ -218,12 +218,23 @@ class RowAdam(Adam):
             parameter.addcdiv_(first, (second / second_bias).sqrt_().add_(1e-12), value=-scale * rate / first_bias)
 
 
-def with_adam(case: Case, kind: type[Adam], rate: float = 1.0, betas: tuple[float, float] | None = None) -> Splats:
-    """The package's fit with another kind of Adam."""
+def with_adam(
+    case: Case,
+    kind: type[Adam],
+    rate: float = 1.0,
+    betas: tuple[float, float] | None = None,
+    schedule: Callable[[int, int], Schedule] = half_cosine,
+) -> Splats:
+    """The package's fit with another kind of Adam, or another fall of its learning rates.
+
+    Args:
+        schedule: of the number of iterations and those of warming up.
+    """
     model = case.model(case.start())
     rates = [rate * own for own in natural_rates(case)]
     optimizer = kind(model.parameters(), rates, betas or case.stack.tuning.betas)
-    case.descend(model, optimizer, case.relocations(model, optimizer))
+    falling = schedule(case.stack.iterations, case.stack.tuning.warmup)
+    case.descend(model, optimizer, case.relocations(model, optimizer), schedule=falling)
     return model.splats()
 
 
@@ -323,19 +334,6 @@ def floored(case: Case) -> Splats:
 
 
 # Schedules
-
-
-def scheduled(case: Case, schedule: Callable[[int, int], Schedule]) -> Splats:
-    """Another fall of the learning rates.
-
-    Args:
-        schedule: of the number of iterations and those of warming up.
-    """
-    model = case.model(case.start())
-    optimizer = adam_of(model, case.stack.tuning)
-    falling = schedule(case.stack.iterations, case.stack.tuning.warmup)
-    case.descend(model, optimizer, case.relocations(model, optimizer), schedule=falling)
-    return model.splats()
 
 
 def _rising(warmup: int, fall: Schedule) -> Schedule:
