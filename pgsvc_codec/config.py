@@ -78,6 +78,7 @@ class EncodeConfig:
     profile: str = "baseline"
     strategy: str = "joint"  # how the layers are fitted, see `train.fit`
     level_schedule: str | None = None  # which levels an iteration of "joint" supervises; None = by preset
+    level_weights: Sequence[float] | None = None  # emphasis of each level in joint training; None = 1 each
     scalability: str = "quality"  # all levels have the full size, or levels grow
     layer_res: Sequence[tuple[int, int]] | None = None  # width and height of each level; None = by splats
     keyint: int | None = None  # most frames of a GOP
@@ -105,6 +106,13 @@ class EncodeConfig:
             schedules = ", ".join(LEVEL_SCHEDULES)
             _require(self.level_schedule in LEVEL_SCHEDULES, "level schedule", self.level_schedule, schedules)
             _require(self.strategy == "joint", "level schedule", f"one with strategy {self.strategy}", "strategy joint")
+        if self.level_weights is not None:
+            emphasis = list(self.level_weights)
+            one_each = f"{self.layers}, one per level"
+            _require(len(emphasis) == self.layers, "level weights", f"{len(emphasis)} numbers", one_each)
+            _require(all(weight > 0 for weight in emphasis), "level weights", emphasis, "numbers > 0")
+            joint = self.strategy in ("joint", "joint-random")
+            _require(joint, "level weights", f"some with strategy {self.strategy}", "strategy joint, joint-random")
         _require(self.scalability in SCALABILITIES, "scalability", self.scalability, ", ".join(SCALABILITIES))
         if self.layer_res is not None:
             _require(self.scalability == "resolution", "level sizes", "some", "scalability resolution")
@@ -134,6 +142,7 @@ class EncodeConfig:
             method="paper" if self.preset == "paper" else "natural",
             strategy=self.strategy,
             level_schedule=self.level_schedule or ("cyclic" if self.preset == "paper" else "all"),
+            level_weights=tuple(map(float, self.level_weights or (1,) * self.layers)),
             scalability=self.scalability,
             level_sizes=self._level_sizes(width, height),
             keyint=keyint,
@@ -177,6 +186,7 @@ class EncodePlan:
     method: str  # of `train.fit.METHODS`
     strategy: str  # of `train.fit.STRATEGIES`
     level_schedule: str
+    level_weights: tuple[float, ...]  # emphasis of each level over what the schedule gives it
     scalability: str
     level_sizes: tuple[tuple[int, int], ...]  # width and height of each level; the last is the full size
     keyint: int

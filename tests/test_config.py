@@ -137,6 +137,12 @@ def test_a_level_of_its_own_has_the_splats_that_it_would_have_in_a_stream_of_all
         ({"layers": 9}, r"layers: got 9, allowed 1\.\.8"),
         ({"layer_split": (1, 1)}, "layer split: got 2 shares, allowed 3, one per layer"),
         ({"layer_split": (1, 0, 1)}, "layer split: .* allowed shares > 0"),
+        ({"level_weights": (1, 1)}, "level weights: got 2 numbers, allowed 3, one per level"),
+        ({"level_weights": (1, 0, 1)}, "level weights: .* allowed numbers > 0"),
+        (
+            {"strategy": "sequential", "level_weights": (1, 1, 1)},
+            "level weights: got some with strategy sequential, allowed strategy joint, joint-random",
+        ),
         ({"splats": 2}, r"splats: got 2, allowed 3\.\."),
         ({"preset": "mediun"}, "preset: got mediun, allowed ultrafast, .*placebo"),
         ({"iterations": 0}, "iterations: got 0"),

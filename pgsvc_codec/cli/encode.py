@@ -90,6 +90,12 @@ def _parse_sizes(value: str) -> tuple[tuple[int, int], ...]:
 @click.option(
     "--level-schedule", type=click.Choice(LEVEL_SCHEDULES), help="Which levels an iteration of joint training sees."
 )
+@click.option(
+    "--level-weights",
+    type=_parse_shares,
+    metavar="A,B,..",
+    help="Emphasis of the levels in joint training.  [default: 1,1,..]",
+)
 @click.option("-g", "--keyint", type=int, metavar="N", help="Most frames of a GOP.  [default: a second, 16..64]")
 @click.option("--min-keyint", type=int, metavar="N", help="Fewest frames between scene cuts.")
 @click.option("--scenecut", type=float, metavar="X", help=f"0 never..100 eager.  [default: {EncodeConfig.scenecut:g}]")

@@ -22,7 +22,7 @@ from pgsvc_codec.splats import Splats
 from pgsvc_codec.train import natural, paper
 from pgsvc_codec.train.descent import Observer
 from pgsvc_codec.train.objective import Objective
-from pgsvc_codec.train.schedule import LevelWeights, all_levels, cyclic, full_level, uniform
+from pgsvc_codec.train.schedule import LevelWeights, all_levels, cyclic, emphasised, full_level, uniform
 from pgsvc_codec.train.stack import FloatFit, FrameFit, Method, Reference, Stack
 from pgsvc_codec.train.tuning import DEFAULTS, Tuning
 
@@ -132,7 +132,7 @@ def _fit_stacks(
     num_layers = objective.num_levels
     sizes = sizes or plan.layer_splats
     if not strategy.layerwise:
-        weights = schedule(num_layers, plan.seed)
+        weights = emphasised(schedule(num_layers, plan.seed), plan.level_weights)
         return [fit(Stack(objective, 0, sizes, weights, iterations, rng, strategy.ranked, observe), background)]
     fits: list[_Fit] = []
     nothing = np.zeros_like(background)

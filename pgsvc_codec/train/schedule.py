@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -35,6 +35,13 @@ def uniform(num_layers: int, seed: int) -> LevelWeights:
 def full_level(num_layers: int, seed: int) -> LevelWeights:
     """The full level alone."""
     return lambda iteration: [0.0] * (num_layers - 1) + [1.0]
+
+
+def emphasised(weights: LevelWeights, emphasis: Sequence[float]) -> LevelWeights:
+    """A schedule with every level's weight multiplied."""
+    if all(factor == 1 for factor in emphasis):
+        return weights
+    return lambda iteration: [weight * factor for weight, factor in zip(weights(iteration), emphasis, strict=True)]
 
 
 def _pair(num_layers: int, level: int) -> list[float]:

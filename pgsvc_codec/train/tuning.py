@@ -29,8 +29,8 @@ class Tuning:
     offset_rate: float = 0.6  # standard deviations of the splat per step
     shape_rate: float = 0.18  # of log lengths and shear
     amplitude_rate: float = 0.07  # times sqrt(pixels per splat): amplitudes grow with the area a splat has to itself
-    betas: tuple[float, float] = (0.87, 0.95)  # of Adam; short memory, a few hundred iterations are all there are
-    warmup: int = 10  # iterations
+    betas: tuple[float, float] = (0.85, 0.83)  # of Adam; short memory, a few hundred iterations are all there are
+    warmup: int = 3  # iterations
     relocations: int = 100  # how often a layer's cheapest splats go where they are worth most, layer after layer
     relocated: float = 0.2  # most splats of a layer that go at a time
     relocated_until: float = 0.7  # of the iterations; the rest lets the last ones find their place

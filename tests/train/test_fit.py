@@ -121,3 +121,15 @@ def test_random_levels_follow_the_plans_seed():
         for seed in (0, 1)
     )
     assert (one.means != other.means).any(), "the same start, other levels in between"
+
+
+def test_a_level_with_more_weight_is_better_and_the_others_pay():
+    objective = objective_of(scene(*SIZE), levels=3)
+
+    def levels(weights):
+        fit = fit_float(objective, plan_of(iterations=120, level_weights=weights), rng_of())
+        return psnr(objective, fit.layers, fit.background)
+
+    base, top = levels((8, 1, 1)), levels((0.2, 0.2, 1))
+    assert base[0] > top[0] + 0.5
+    assert top[2] > base[2] + 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pgsvc_codec.train.schedule import all_levels, cyclic, full_level, half_cosine, halving, uniform
+from pgsvc_codec.train.schedule import all_levels, cyclic, emphasised, full_level, half_cosine, halving, uniform
 
 SCHEDULES = [all_levels, cyclic, uniform, full_level]
 
@@ -39,6 +39,13 @@ def test_random_levels_depend_on_the_iteration_and_the_seed_alone():
 
 def test_the_full_level_alone():
     assert full_level(3, 0)(17) == [0, 0, 1]
+
+
+def test_emphasis_multiplies_what_the_schedule_gives():
+    assert emphasised(cyclic(3, 0), (2, 1, 0.5))(0) == [2, 0, 0.5]
+    assert emphasised(all_levels(3, 0), (3, 1, 2))(9) == [1.5, 0.5, 2]
+    plain = all_levels(3, 0)
+    assert emphasised(plain, (1, 1, 1)) is plain
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
