@@ -76,7 +76,8 @@ _MOST_ROWS = TILE_ROWS  # of one run of the recurrence, whose relative error gro
     _CUTOFF_ODD,  # in odd rows: none if the length is 1
     _COLORS,
 ) = range(14)
-_NUM_COLUMNS = 16  # one cache line
+_NUM_COLUMNS = LANES  # one cache line, and a square with the splats of a vector
+_NUM_SOURCES = 9  # what the table is made from: mean x, y; l1, l2, l3; cut-off; up to three colours
 
 # A run is a strip's rows from one beginning of the recurrence to the next.  Its record: the splat's row of the table,
 # what is the run's own (three int32, two float32) in place of the first columns, which only planning needs; then the
@@ -641,41 +642,117 @@ def _take(typing, counter):
     return signature, generate
 
 
-@njit(cache=True, error_model="numpy")
-def _tabulate(table, means, cholesky, cutoff, least):
-    """Fill in all but the colours of a table [N, _NUM_COLUMNS] from plane coordinates in float64.
+def _transposed(builder, rows):
+    """Sixteen vectors whose lanes are what those of `rows` have in one lane."""
+    step = LANES // 2
+    while step:
+        low = [lane if not lane & step else LANES + lane - step for lane in range(LANES)]
+        high = [lane + step if not lane & step else LANES + lane for lane in range(LANES)]
+        swapped = list(rows)
+        for lane in range(LANES):
+            if not lane & step:
+                pair = rows[lane], rows[lane + step]
+                swapped[lane] = builder.shuffle_vector(*pair, ir.Constant(_INTS, low))
+                swapped[lane + step] = builder.shuffle_vector(*pair, ir.Constant(_INTS, high))
+        rows = swapped
+        step //= 2
+    return rows
 
-    `least` is the Gaussian at the cut-off, exp(-cutoff / 2).
-    """
+
+@intrinsic
+def _tabulate_vector(typing, table, boxes, sources, first, width, height):
+    """Fill in rows of the table, and boxes, of the splats that one vector holds; see `_tabulate`."""
+    signature = types.void(table, boxes, sources, *(types.int64,) * 3)
     reach = math.sqrt(-_LEAST_EXPONENT / _HALF_LOG2_E)  # in standard deviations
-    for n in range(len(means)):
-        l1, l2, l3 = cholesky[n, 0], cholesky[n, 1], cholesky[n, 2]
-        square = l3 * l3
-        radius = math.sqrt(max(cutoff[n], 0.0))
-        rate = -min(max(_HALF_LOG2_E / square, _TINY), _HUGE)
-        ratio = math.exp(math.log(4.0) * rate)
+
+    def generate(context, builder, signature, arguments):
+        table_, boxes_, sources_, first_, width_, height_ = arguments
+        stride = cgutils.unpack_tuple(builder, context.make_array(signature.args[2])(context, builder, sources_).shape)
+        table_, boxes_, sources_ = (
+            _data(context, builder, kind, array) for kind, array in zip(signature.args[:3], arguments[:3], strict=True)
+        )
+        x, y, l1, l2, l3, cutoff, *colors = (
+            _load(builder, sources_, builder.add(builder.mul(stride[1], _index(k)), first_))
+            for k in range(_NUM_SOURCES)
+        )
+        zero, one = _constant(0.0), _constant(1.0)
+
+        def root(value):
+            return _call(builder, f"llvm.sqrt.v{LANES}f32", _VEC, [value])
+
+        def size(value):
+            return _call(builder, f"llvm.fabs.v{LANES}f32", _VEC, [value])
+
+        def bounded(value, low, high):
+            return _least(builder, _largest(builder, value, _constant(low)), _constant(high))
+
+        def power(exponent):
+            return _exp2(builder, bounded(exponent, _LEAST_EXPONENT, -_LEAST_EXPONENT))
+
+        radius = root(_largest(builder, cutoff, zero))
+        square = builder.fmul(l3, l3)
+        rate = builder.fneg(bounded(builder.fdiv(_constant(_HALF_LOG2_E), square), _TINY, _HUGE))
+        deviation_y = root(_fma(builder, l2, l2, square))
+        reach_x = bounded(builder.fmul(radius, size(l1)), 0.0, _HUGE)
+        reach_y = bounded(builder.fmul(radius, deviation_y), 0.0, _HUGE)
+        top_x = builder.fmul(builder.fmul(radius, l1), builder.fdiv(l2, deviation_y))
+        aspect = builder.fdiv(l3, l1)
         # a lane within the ellipse at the end of a run must not begin it below the least exponent
-        length = i32(min(max(1.0 + abs(l3) * (reach - radius), 1.0), float(_MOST_ROWS)))
-        table[n, _MEAN_X] = means[n, 0]
-        table[n, _MEAN_Y] = means[n, 1]
-        table[n, _HEIGHT] = min(cutoff[n] * square, _HUGE)
-        table[n, _TOP_X] = min(max(radius * l1 * (l2 / math.sqrt(l2 * l2 + square)), -_HUGE), _HUGE)
-        table[n, _REACH_X] = min(radius * abs(l1), _HUGE)
-        table[n, _LENGTH] = 1 if length == 1 else length & ~1
-        table[n, _ASPECT] = min(max(square / (l1 * l1), _TINY), _HUGE)
-        table[n, _RATE] = rate
-        table[n, _SHEAR] = min(max(l2 / l1, -_HUGE), _HUGE)
-        table[n, _RATIO] = ratio
-        table[n, _RATIO_4] = (ratio * ratio) * (ratio * ratio)
-        table[n, _CUTOFF] = least[n]
-        table[n, _CUTOFF_ODD] = math.inf if length == 1 else least[n]
+        length = _fma(builder, size(l3), builder.fsub(_constant(reach), radius), one)
+        length = builder.fptosi(bounded(length, 1.0, _MOST_ROWS), _INTS)
+        length = builder.sitofp(builder.and_(length, ir.Constant(_INTS, [-2] * LANES)), _VEC)
+        single = builder.fcmp_ordered("<", length, one)
+        cut = power(builder.fmul(cutoff, _constant(-_HALF_LOG2_E)))
+        columns = {
+            _MEAN_X: x,
+            _MEAN_Y: y,
+            _HEIGHT: _least(builder, builder.fmul(cutoff, square), _constant(_HUGE)),
+            _TOP_X: bounded(top_x, -_HUGE, _HUGE),
+            _REACH_X: reach_x,
+            _LENGTH: builder.select(single, one, length),
+            _ASPECT: bounded(builder.fmul(aspect, aspect), _TINY, _HUGE),
+            _RATE: rate,
+            _SHEAR: bounded(builder.fdiv(l2, l1), -_HUGE, _HUGE),
+            _RATIO: power(builder.fmul(rate, _constant(2.0))),
+            _RATIO_4: power(builder.fmul(rate, _constant(8.0))),
+            _CUTOFF: cut,
+            _CUTOFF_ODD: builder.select(single, _constant(math.inf), cut),
+            **{_COLORS + k: color for k, color in enumerate(colors)},
+        }
+        for lane, row in enumerate(_transposed(builder, [columns[column] for column in range(_NUM_COLUMNS)])):
+            _store(builder, row, table_, builder.mul(builder.add(first_, _index(lane)), _index(_NUM_COLUMNS)))
+
+        counts = builder.fcmp_ordered(">", cutoff, zero)
+        tiles = []
+        for center, reach_, samples, span in ((x, reach_x, width_, TILE_COLUMNS), (y, reach_y, height_, TILE_ROWS)):
+            end = _broadcast(builder, builder.sitofp(samples, ir.FloatType()))
+            low = _least(builder, _largest(builder, builder.fsub(center, reach_), zero), end)
+            high = _largest(
+                builder, _least(builder, builder.fadd(center, reach_), builder.fsub(end, one)), _constant(-1)
+            )
+            low = builder.fptosi(_call(builder, f"llvm.ceil.v{LANES}f32", _VEC, [low]), _INTS)
+            high = builder.fptosi(_call(builder, f"llvm.floor.v{LANES}f32", _VEC, [high]), _INTS)
+            counts = builder.and_(counts, builder.icmp_signed("<=", low, high))
+            shift = ir.Constant(_INTS, [span.bit_length() - 1] * LANES)
+            tiles += [builder.ashr(low, shift), builder.add(builder.ashr(high, shift), ir.Constant(_INTS, [1] * LANES))]
+        for side, tile in enumerate(tiles):
+            offset = builder.add(builder.mul(stride[1], _index(side)), first_)
+            address = builder.bitcast(builder.gep(boxes_, [offset]), _INTS.as_pointer())
+            builder.store(builder.select(counts, tile, ir.Constant(_INTS, [0] * LANES)), address, align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @njit(cache=True, error_model="numpy")
-def _reach_y(row):
-    """Half height of the ellipse."""
-    top = row[_TOP_X]
-    return abs(row[_SHEAR] * top) + math.sqrt(max(row[_HEIGHT] - row[_ASPECT] * top * top, f32(0)))
+def _tabulate(table, boxes, sources, width, height):
+    """Fill in a table [N, _NUM_COLUMNS], and the tiles that each splat reaches, from what it is in one plane.
+
+    N is a multiple of `LANES`.  Boxes are the first tile and one past the last across, then down, [4, N] int32, and
+    empty for splats that do not count; sources are [_NUM_SOURCES, N] float32.
+    """
+    for first in range(0, len(table), LANES):
+        _tabulate_vector(table, boxes, sources, first, width, height)
 
 
 @njit(cache=True, error_model="numpy")
@@ -690,34 +767,21 @@ def _span(low, high, size):
 
 
 @njit(cache=True, error_model="numpy")
-def _bin(table, width, height):
+def _bin(boxes, width, height):
     """Which splats reach which tile, in stored order: starts [tiles + 1], entries (splat of each)."""
     across = (width + TILE_COLUMNS - 1) // TILE_COLUMNS
     down = (height + TILE_ROWS - 1) // TILE_ROWS
     starts = np.zeros(across * down + 2, np.int64)
-    boxes = np.zeros((len(table), 4), np.int32)
-    for n in range(len(table)):
-        row = table[n]
-        if not row[_HEIGHT] > f32(0.0):
-            continue
-        reach_y = _reach_y(row)
-        x0, x1 = _span(row[_MEAN_X] - row[_REACH_X], row[_MEAN_X] + row[_REACH_X], width)
-        y0, y1 = _span(row[_MEAN_Y] - reach_y, row[_MEAN_Y] + reach_y, height)
-        if x0 >= x1 or y0 >= y1:
-            continue
-        boxes[n, 0] = x0 // TILE_COLUMNS
-        boxes[n, 1] = (x1 - 1) // TILE_COLUMNS + 1
-        boxes[n, 2] = y0 // TILE_ROWS
-        boxes[n, 3] = (y1 - 1) // TILE_ROWS + 1
-        for ty in range(boxes[n, 2], boxes[n, 3]):
-            for tx in range(boxes[n, 0], boxes[n, 1]):
+    for n in range(boxes.shape[1]):
+        for ty in range(boxes[2, n], boxes[3, n]):
+            for tx in range(boxes[0, n], boxes[1, n]):
                 starts[ty * across + tx + 2] += 1
     for tile in range(across * down):
         starts[tile + 2] += starts[tile + 1]
     entries = np.empty(starts[-1], np.int32)
-    for n in range(len(table)):
-        for ty in range(boxes[n, 2], boxes[n, 3]):
-            for tx in range(boxes[n, 0], boxes[n, 1]):
+    for n in range(boxes.shape[1]):
+        for ty in range(boxes[2, n], boxes[3, n]):
+            for tx in range(boxes[0, n], boxes[1, n]):
                 tile = ty * across + tx + 1
                 entries[starts[tile]] = n
                 starts[tile] += 1
@@ -908,11 +972,15 @@ def _share(kernel, *arguments) -> None:
 def _prepare(splats: Splats, width: int, height: int, grid: PlaneGrid, channels: slice):
     """What every pass starts from: the splats on this grid, their table, the bins."""
     plane = project(splats, width, height, grid)
-    table = np.zeros((len(splats), _NUM_COLUMNS), f32)
+    count = -(-len(splats) // LANES) * LANES  # those that fill the last vector do not count
+    sources = np.zeros((_NUM_SOURCES, count), f32)
     colors = splats.colors[:, channels]
-    table[:, _COLORS : _COLORS + colors.shape[1]] = colors * plane.gains[:, None]
-    _tabulate(table, plane.means, plane.cholesky, plane.cutoff, np.exp(-0.5 * plane.cutoff))
-    return plane, table, *_bin(table, grid.width, grid.height)
+    for column, values in enumerate((*plane.means.T, *plane.cholesky.T, plane.cutoff, *(colors.T * plane.gains))):
+        sources[column, : len(splats)] = values
+    table = _aligned(count * _NUM_COLUMNS).reshape(count, _NUM_COLUMNS)
+    boxes = np.empty((4, count), i32)
+    _tabulate(table, boxes, sources, grid.width, grid.height)
+    return plane, table, *_bin(boxes, grid.width, grid.height)
 
 
 def render(

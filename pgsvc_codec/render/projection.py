@@ -36,20 +36,19 @@ class PlaneSplats(NamedTuple):
 def project(splats: Splats, width: int, height: int, grid: PlaneGrid) -> PlaneSplats:
     """Express splats of a width × height picture in samples of `grid`."""
     # axis by axis: operations on rows of two or three numbers take several times as long
-    x, y = splats.means.astype(np.float64).T
-    l1, l2, l3 = splats.cholesky.astype(np.float64).T
+    l1, l2, l3 = splats.cholesky.T.astype(np.float64, order="C")
     gains = np.ones(len(splats))
     if grid.smoothing_x or grid.smoothing_y:
         (l1, l2, l3), gains = _smooth(l1, l2, l3, grid.smoothing_x, grid.smoothing_y)
-    means = np.empty((len(splats), 2))
-    means[:, 0] = ((x + 1.0) * (width / 2.0) - 0.5 - grid.x0) / grid.dx
-    means[:, 1] = ((y + 1.0) * (height / 2.0) - 0.5 - grid.y0) / grid.dy
-    cholesky = np.empty((len(splats), 3))
-    cholesky[:, 0] = l1 / grid.dx
-    cholesky[:, 1] = l2 / grid.dy
-    cholesky[:, 2] = l3 / grid.dy
+    means = splats.means.T.astype(np.float64, order="C")
+    for axis, size, first, step in ((means[0], width, grid.x0, grid.dx), (means[1], height, grid.y0, grid.dy)):
+        axis *= size / 2.0 / step
+        axis += (size / 2.0 - 0.5 - first) / step
+    cholesky = np.empty((3, len(splats)))
+    for row, length, step in zip(cholesky, (l1, l2, l3), (grid.dx, grid.dy, grid.dy), strict=True):
+        np.multiply(length, 1.0 / step, out=row)
     peaks = gains * reduce(np.maximum, np.abs(splats.colors.T)).astype(np.float64)
-    return PlaneSplats(means, cholesky, gains, cutoff=2.0 * np.log(np.maximum(peaks, 1e-30) * CUTOFF_AMPLITUDE))
+    return PlaneSplats(means.T, cholesky.T, gains, cutoff=2.0 * np.log(np.maximum(peaks, 1e-30) * CUTOFF_AMPLITUDE))
 
 
 Column = NDArray[np.float64]  # [N]
