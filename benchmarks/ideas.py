@@ -70,7 +70,7 @@ class Case(NamedTuple):
 
     def relocations(self, model: SplatModel, optimizer: Adam) -> Between:
         """As the package's fit has them."""
-        return natural._Relocations(self.stack, self.background, model, optimizer, self.stack.iterations)
+        return natural.relocations(self.stack, self.background, model, optimizer, self.stack.iterations)
 
     def descend(
         self,

@@ -10,19 +10,17 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.adam import Adam
 from pgsvc_codec.train.descent import Descent
 from pgsvc_codec.train.grid import LayerGrid, snap, split
 from pgsvc_codec.train.model import Held, SplatModel
 from pgsvc_codec.train.motion import follow
 from pgsvc_codec.train.qat import RATE, settle_on_grid
 from pgsvc_codec.train.rates import WARMUP, adam_of, descent_of
-from pgsvc_codec.train.relocate import relocate
+from pgsvc_codec.train.relocate import Relocations, Turns
 from pgsvc_codec.train.schedule import full_level, half_cosine
 from pgsvc_codec.train.stack import FrameFit, Reference, Stack, as_inter
 
@@ -96,7 +94,10 @@ class InterFit:
         stack = self.stack
         model = self.start()
         optimizer = adam_of(model, stack.tuning, _RATE)
-        relocations = _Relocations(stack, self.background, model, optimizer, iterations)
+        # a new splat costs hardly more bits than one that has changed, so nothing is asked beyond its gain
+        most = [_MOST_RELOCATED[layer > 0] for layer in stack.layers]
+        turns = _turns(iterations, len(most))
+        relocations = Relocations(stack, self.background, model, optimizer, turns, most)
         descent = Descent(
             model,
             optimizer,
@@ -172,35 +173,9 @@ class InterFit:
                 grid.differences = tables
 
 
-class _Relocations:
-    """Moves splats to where something is new, one layer after the other, and remembers which."""
-
-    def __init__(
-        self, stack: Stack, background: NDArray[np.float32], model: SplatModel, optimizer: Adam, iterations: int
-    ) -> None:
-        self._stack = stack
-        self._background = background
-        self._model = model
-        self._optimizer = optimizer
-        self._first = math.ceil(_FIRST_RELOCATION * iterations)
-        self._last = math.floor(_LAST_RELOCATION * iterations)
-        turns = _RELOCATIONS * len(stack.sizes)
-        self._interval = max((self._last - self._first) // turns, _LEAST_INTERVAL)
-        self.is_new = np.zeros(len(model), np.bool_)  # [N]
-
-    def __call__(self, iteration: int, splats: Splats, step: StepResult) -> None:
-        """As `descent.Between`."""
-        turn, wait = divmod(iteration - self._first, self._interval)
-        if wait or not self._first <= iteration <= self._last:
-            return
-        stack, layer = self._stack, turn % len(self._stack.sizes)
-        weights = stack.level_weights(iteration)
-        most = _MOST_RELOCATED[stack.first + layer > 0]
-        # a new splat costs hardly more bits than one that has changed, so nothing is asked beyond its gain
-        moved = relocate(stack.objective, self._background, splats, step, weights, self._model.ends, layer, most)
-        self._model.replace(moved.rows, moved.splats)
-        self._optimizer.forget(torch.from_numpy(moved.rows))
-        self.is_new[moved.rows] = True
+def _turns(iterations: int, num_layers: int) -> Turns:
+    first, last = math.ceil(_FIRST_RELOCATION * iterations), math.floor(_LAST_RELOCATION * iterations)
+    return Turns(first, last, max((last - first) // (_RELOCATIONS * num_layers), _LEAST_INTERVAL))
 
 
 def change_energies(targets: Splats, reference: Splats, size: tuple[int, int]) -> NDArray[np.float64]:

@@ -8,10 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.adam import Adam
 from pgsvc_codec.train.descent import Descent
@@ -21,7 +19,7 @@ from pgsvc_codec.train.model import SplatModel
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.train.qat import RATE, settle_on_grid
 from pgsvc_codec.train.rates import WARMUP, adam_of, descent_of
-from pgsvc_codec.train.relocate import relocate, removal_costs
+from pgsvc_codec.train.relocate import Relocations, Turns, removal_costs
 from pgsvc_codec.train.schedule import half_cosine
 from pgsvc_codec.train.stack import FloatFit, FrameFit, Stack
 from pgsvc_codec.train.start import mean_background, start_splats
@@ -29,6 +27,8 @@ from pgsvc_codec.train.tuning import CODED, FREE, Limits
 
 __all__ = ["background", "inter", "intra", "intra_float"]  # a `stack.Method`
 
+_USUAL = 500  # iterations, for which `Tuning.relocations` holds
+_LEAST_INTERVAL = 4  # iterations from one relocation to the next
 _SETTLING_INTRA = 0.35  # of the iterations are spent while splats take their coded values
 
 
@@ -67,7 +67,6 @@ def _fit_free(stack: Stack, background: NDArray[np.float32], iterations: int, li
     model = SplatModel(splats, stack.ends, *stack.size, limits)
     optimizer = adam_of(model, tuning)
     schedule = half_cosine(iterations, tuning.warmup)
-    relocations = _Relocations(stack, background, model, optimizer, iterations)
     descent = Descent(
         model,
         optimizer,
@@ -76,38 +75,22 @@ def _fit_free(stack: Stack, background: NDArray[np.float32], iterations: int, li
         stack.level_weights,
         schedule,
         stack.observe,
-        between=relocations,
+        between=relocations(stack, background, model, optimizer, iterations),
     )
     descent.run(iterations)
     return model
 
 
-class _Relocations:
-    """Moves splats of one layer after the other, every so many iterations."""
-
-    def __init__(
-        self, stack: Stack, background: NDArray[np.float32], model: SplatModel, optimizer: Adam, iterations: int
-    ) -> None:
-        self._stack = stack
-        self._background = background
-        self._model = model
-        self._optimizer = optimizer
-        tuning = stack.tuning
-        self._interval = max(math.ceil(tuning.relocated_until * iterations / max(tuning.relocations, 1)), 4)
-        self._last = tuning.relocated_until * iterations if tuning.relocations else 0
-
-    def __call__(self, iteration: int, splats: Splats, step: StepResult) -> None:
-        """As `descent.Between`."""
-        turn = iteration // self._interval
-        if iteration % self._interval or not 1 <= iteration <= self._last:
-            return
-        stack, layer = self._stack, turn % len(self._stack.sizes)
-        weights = stack.level_weights(iteration)
-        moved = relocate(
-            stack.objective, self._background, splats, step, weights, stack.ends, layer, stack.tuning.relocated
-        )
-        self._model.replace(moved.rows, moved.splats)
-        self._optimizer.forget(torch.from_numpy(moved.rows))
+def relocations(
+    stack: Stack, background: NDArray[np.float32], model: SplatModel, optimizer: Adam, iterations: int
+) -> Relocations:
+    """Those of an I-frame; a longer fit has more, but not in proportion: it has more use for quiet."""
+    tuning = stack.tuning
+    last = math.floor(tuning.relocated_until * iterations)
+    wanted = tuning.relocations * math.sqrt(iterations / _USUAL)
+    interval = max(math.ceil(last / wanted), _LEAST_INTERVAL) if wanted else last + 1
+    most = [tuning.relocated] * len(stack.sizes)
+    return Relocations(stack, background, model, optimizer, Turns(interval, last, interval), most)
 
 
 def _fit_ranked(stack: Stack, background: NDArray[np.float32], iterations: int, limits: Limits) -> SplatModel:

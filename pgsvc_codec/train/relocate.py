@@ -17,12 +17,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
+from pgsvc_codec.train.adam import Adam
 from pgsvc_codec.train.births import find_births
+from pgsvc_codec.train.model import SplatModel
 from pgsvc_codec.train.objective import Objective
+from pgsvc_codec.train.stack import Stack
 
 _BIRTH_YIELD = 0.9  # of the matched filter's gain is left once neighbours have found the error too
 
@@ -57,7 +61,6 @@ def relocate(
     ends: Sequence[int],
     layer: int,
     most: float,
-    price: float = 0.0,
 ) -> Relocation:
     """Which splats of a layer should go, and where.
 
@@ -65,7 +68,6 @@ def relocate(
         splats: of all layers, at which `step` was taken.
         level_weights: of all levels; one of those that the layer is in weighs something.
         most: share of the layer that may go.
-        price: squared error that a move must gain beyond the removal's cost.
     """
     start, end = (ends[layer - 1] if layer else 0), ends[layer]
     costs = removal_costs(splats, step, level_weights, ends)[start:end]
@@ -77,5 +79,60 @@ def relocate(
     births = find_births(residual, weight, full_size, layer_size, int(most * layer_size))
     cheapest = np.argsort(costs, kind="stable")[: len(births.gains)]
     # gains fall and costs rise, so profits end once and for all
-    moves = int((_BIRTH_YIELD * births.gains > costs[cheapest] + price).sum())
+    moves = int((_BIRTH_YIELD * births.gains > costs[cheapest]).sum())
     return Relocation(start + cheapest[:moves], births.splats[:moves])
+
+
+class Turns(NamedTuple):
+    """When a fit relocates: the layers in turn, every `interval` iterations from `first` to `last`."""
+
+    first: int
+    last: int
+    interval: int
+
+    def layer(self, iteration: int, num_layers: int) -> int | None:
+        """Whose turn it is after an iteration."""
+        turn, wait = divmod(iteration - self.first, self.interval)
+        return None if wait or not self.first <= iteration <= self.last else turn % num_layers
+
+
+class Relocations:
+    """Relocations of a fit as it goes on; a `descent.Between`.
+
+    Args:
+        stack: what is fitted.
+        background: [C].
+        model: of the fit; rows are replaced in place.
+        optimizer: of the model.
+        turns: when.
+        most: per layer, share of its splats that may go at a time.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        background: NDArray[np.float32],
+        model: SplatModel,
+        optimizer: Adam,
+        turns: Turns,
+        most: Sequence[float],
+    ) -> None:
+        self._stack = stack
+        self._background = background
+        self._model = model
+        self._optimizer = optimizer
+        self._turns = turns
+        self._most = most
+        self.is_new = np.zeros(len(model), np.bool_)  # [N] rows that were replaced
+
+    def __call__(self, iteration: int, splats: Splats, step: StepResult) -> None:
+        """As `descent.Between`."""
+        layer = self._turns.layer(iteration, len(self._most))
+        if layer is None:
+            return
+        objective, weights = self._stack.objective, self._stack.level_weights(iteration)
+        most = self._most[layer]
+        moved = relocate(objective, self._background, splats, step, weights, self._model.ends, layer, most)
+        self._model.replace(moved.rows, moved.splats)
+        self._optimizer.forget(torch.from_numpy(moved.rows))
+        self.is_new[moved.rows] = True

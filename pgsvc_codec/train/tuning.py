@@ -31,7 +31,7 @@ class Tuning:
     amplitude_rate: float = 0.07  # times sqrt(pixels per splat): amplitudes grow with the area a splat has to itself
     betas: tuple[float, float] = (0.85, 0.83)  # of Adam; short memory, a few hundred iterations are all there are
     warmup: int = 3  # iterations
-    relocations: int = 100  # how often a layer's cheapest splats go where they are worth most, layer after layer
+    relocations: int = 100  # of 500 iterations: a layer's cheapest splats go where they are worth most
     relocated: float = 0.2  # most splats of a layer that go at a time
     relocated_until: float = 0.7  # of the iterations; the rest lets the last ones find their place
 

@@ -7,7 +7,7 @@ import pytest
 from scenes import SIZE, growing_objective, objective_of, scene, some_splats
 
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.relocate import relocate, removal_costs
+from pgsvc_codec.train.relocate import Turns, relocate, removal_costs
 
 BACKGROUND = np.full(3, 0.5, np.float32)
 ENDS = [20, 60]
@@ -51,11 +51,21 @@ def test_moves_lower_the_loss_and_stay_within_their_layer(faint, layer):
     assert objective.loss(after.squared_error, WEIGHTS) < objective.loss(step.squared_error, WEIGHTS)
 
 
-def test_nothing_moves_where_a_move_costs_more_than_it_gains(faint):
-    objective = objective_of(scene(60, 48), levels=2)
-    step = objective.step(faint, BACKGROUND, ENDS, WEIGHTS)
-    error = objective.loss(step.squared_error, WEIGHTS) * 60 * 48
-    assert len(relocate(objective, BACKGROUND, faint, step, WEIGHTS, ENDS, 1, most=0.5, price=error).rows) == 0
+def test_nothing_moves_where_nothing_can_be_gained(rng):
+    splats = some_splats(rng, 60, signs=False)
+    blank = objective_of(tuple(np.full((48, 60), 0.5, np.float32) for _ in range(3)), levels=1)
+    shown = tuple(0.5 - plane for plane in blank.residuals(splats, BACKGROUND, [60])[0])
+    objective = objective_of(shown, levels=1)
+    step = objective.step(splats, BACKGROUND, [60], [1.0])
+    assert len(relocate(objective, BACKGROUND, splats, step, [1.0], [60], 0, most=0.5).rows) == 0
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_layers_take_turns(layers):
+    turns = Turns(4, 20, 3)
+    taken = [turns.layer(iteration, layers) for iteration in range(30)]
+    assert [iteration for iteration, layer in enumerate(taken) if layer is not None] == [4, 7, 10, 13, 16, 19]
+    assert [layer for layer in taken if layer is not None] == [turn % layers for turn in range(6)]
 
 
 def test_a_layer_without_a_supervised_level_of_its_size_moves_by_a_larger_one(faint):
