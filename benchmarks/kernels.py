@@ -77,7 +77,7 @@ def _pull(pulled, planes, runs, moments):
 
 
 @njit
-def _count(runs, table, starts, entries, width, height):
+def _count(runs, strips, table, starts, entries, width, height):
     blocks = 0
     whole = runs.view(np.int32)
     for tile in range(len(starts) - 1):
@@ -85,24 +85,23 @@ def _count(runs, table, starts, entries, width, height):
         own = entries[starts[tile] : starts[tile + 1]]
         entry, count = 0, 1
         while count > 0:
-            count, entry = cpu._plan(runs, table, 1, own, entry, len(table), *box)
+            count, entry = cpu._plan(runs, strips, table, 1, own, entry, len(table), *box)
             for run in range(count):
-                blocks += whole[run, cpu._RUN_ROWS]
+                blocks += 2 * whole[run, cpu._RUN_PAIRS]
     return blocks
 
 
 def peak(planes: int, repeats: int) -> tuple[float, float]:
     """Nanoseconds per block of painting and of pulling."""
     table = cpu._prepare(*_square(random_splats(1, 128, 64, 0.2)), slice(0, planes))[1]
-    runs = np.zeros((PEAK_RUNS, cpu._RUN_SIZE), np.float32)
+    runs = cpu._aligned(PEAK_RUNS * cpu._RUN_SIZE).reshape(PEAK_RUNS, cpu._RUN_SIZE)
+    runs[:, : cpu._NUM_COLUMNS] = table[0]
+    runs[:, cpu._NUM_COLUMNS :] = 0.9  # Gaussians and their ratios
     whole = runs.view(np.int32)
-    whole[:, cpu._RUN_ROWS] = cpu._MOST_ROWS
-    runs[:, cpu._RUN_RATIO] = table[0, cpu._RATIO]
-    runs[:, cpu._RUN_CUTOFF] = table[0, cpu._CUTOFF]
-    runs[:, cpu._RUN_COLORS : cpu._RUN_COLORS + planes] = table[0, cpu._COLORS : cpu._COLORS + planes]
-    runs[:, cpu._RUN_G : cpu._RUN_SIZE] = 0.9
-    canvas = np.zeros(cpu.TILE_ROWS * planes * cpu._PITCH + cpu.LANES, np.float32)
-    canvas = canvas[-(canvas.ctypes.data // 4) % cpu.LANES :]  # of whole cache lines
+    whole[:, [cpu._RUN_OFFSET, cpu._RUN_ENTRY]] = 0
+    whole[:, cpu._RUN_PAIRS] = cpu._MOST_ROWS // 2
+    canvas = cpu._aligned(cpu._TILE_FLOATS * planes)
+    canvas[:] = 0.0
     moments = np.zeros((1, cpu._NUM_MOMENTS), np.float32)
     scale = 1e9 / (PEAK_RUNS * cpu._MOST_ROWS)
     painting = least(lambda: _paint(canvas, planes, runs), repeats)
@@ -167,9 +166,10 @@ def measure(width: int, height: int, splats: Splats, peaks: dict[int, tuple[floa
     samples = covered(splats, info)
     blocks, paint_s, pull_s = 0, 0.0, 0.0
     runs = np.empty((cpu._MOST_RUNS, cpu._RUN_SIZE), np.float32)
+    strips = np.empty((2, cpu._MOST_RUNS), np.int32)
     for grid, channels in groups:
         _, *binned = cpu._prepare(splats, width, height, grid, channels)
-        own = _count(runs, *binned, grid.width, grid.height)
+        own = _count(runs, strips, *binned, grid.width, grid.height)
         paint_ns, pull_ns = peaks[channels.stop - channels.start]
         blocks += own
         paint_s += own * paint_ns / 1e9
