@@ -570,20 +570,16 @@ def _weigh_row(typing, canvas, offset, columns, weight, pulled, place):
 
 
 @intrinsic
-def _accumulate_row(typing, pulled, place, below, columns):
-    """Add to a row another one, `below` floats on, of a later level."""
+def _accumulate(typing, pulled, place, below, count):
+    """Add to some rows of a level, a whole number of vectors, those of the next one, `below` floats on."""
     signature = types.void(pulled, types.int64, types.int64, types.int64)
 
     def generate(context, builder, signature, arguments):
-        pulled_, place_, below_, columns_ = arguments
+        pulled_, place_, below_, count_ = arguments
         into = builder.gep(_data(context, builder, signature.args[0], pulled_), [place_])
         out_of = builder.gep(into, [below_])
-
-        def body(start, mask):
-            value = builder.fadd(_load(builder, into, start), _load(builder, out_of, start))
-            _store(builder, value, into, start)
-
-        _blocks(builder, columns_, body)
+        with cgutils.for_range_slice(builder, _index(0), count_, _index(LANES)) as (start, _):
+            _store(builder, builder.fadd(_load(builder, into, start), _load(builder, out_of, start)), into, start)
         return context.get_dummy_value()
 
     return signature, generate
@@ -903,8 +899,7 @@ def _fit_tile(tile, canvas, pulled, plans, strips, table, ends, weights, target,
     if len(moments) == 0:
         return
     for level in range(levels - 2, -1, -1):  # R_l = sum over the levels from l on
-        for row in range(rows * planes):
-            _accumulate_row(pulled, level * size + row * _PITCH, size, columns)
+        _accumulate(pulled, level * size, size, rows * planes * _PITCH)
     moments[:] = f32(0.0)
     for level in range(levels):
         entry, count = firsts[level], planned[level]
@@ -940,10 +935,11 @@ def _fit_tiles(counter, table, ends, weights, target, starts, entries, squared, 
 @njit(cache=True, error_model="numpy")
 def _gather(moments, entries, cholesky, planes):
     """Sum the tiles' moments per splat, in the order of the tiles, and whiten them: [N, C + 5]."""
-    total = np.zeros((len(cholesky), planes + NUM_SHAPE_MOMENTS), f32)
+    total = np.zeros((len(cholesky), _NUM_MOMENTS), f32)
     for entry in range(len(moments)):
-        for k in range(total.shape[1]):
-            total[entries[entry], k] += moments[entry, k]
+        n = entries[entry]
+        for k in range(_NUM_MOMENTS):
+            total[n, k] += moments[entry, k]
     for n in range(len(total)):
         i1, i3 = f32(1.0 / cholesky[n, 0]), f32(1.0 / cholesky[n, 2])
         total[n, planes] *= i1
@@ -951,7 +947,7 @@ def _gather(moments, entries, cholesky, planes):
         total[n, planes + 2] *= i1 * i1
         total[n, planes + 3] *= i1 * i3
         total[n, planes + 4] *= i3 * i3
-    return total
+    return total[:, : planes + NUM_SHAPE_MOMENTS]
 
 
 @cache
