@@ -30,13 +30,12 @@ import ideas
 import numba
 import numpy as np
 from experiment import LAYERS, level_columns, parser_of, per_level
-from fits import Picture, read_picture
+from fits import LevelFit, Picture, read_picture
 from ideas import Case
 from material import KODAK, find
 from results_file import ResultsFile
 
 from pgsvc_codec.config import EncodeConfig
-from pgsvc_codec.metrics.psnr import PsnrMeter
 from pgsvc_codec.render.backend import load
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train import natural
@@ -46,7 +45,6 @@ from pgsvc_codec.train.levels import LevelSizes
 from pgsvc_codec.train.schedule import LevelWeights, all_levels, cyclic, uniform
 from pgsvc_codec.train.stack import Stack
 from pgsvc_codec.train.tuning import CODED, DEFAULTS, Limits
-from pgsvc_codec.video import Chroma
 
 PICTURES = [KODAK / f"kodim{number:02}.png" for number in (5, 7, 19, 23)]
 KEYS = ["picture", "variant", "splats", "iterations", "seed"]
@@ -96,6 +94,10 @@ def _longer(factor: float) -> Fit:
     return lambda case: ideas.fit(case.spending(round(factor * case.stack.iterations)))
 
 
+def _late(**choices: object) -> Fit:
+    return lambda case: ideas.with_adam(case.tuned(**choices), Adam, schedule=ideas.late)
+
+
 def _rates(factor: float, *names: str) -> Fit:
     return _tuned(**{f"{name}_rate": factor * getattr(DEFAULTS, f"{name}_rate") for name in names})
 
@@ -116,12 +118,12 @@ def _variants() -> dict[str, Variant]:
 
     choices: dict[str, tuple[Any, ...]] = {
         "relocations": (0, 30, 60, 200),
-        "betas": ((0.8, 0.9), (0.9, 0.95), (0.9, 0.99), (0.9, 0.999)),
+        "betas": ((0.75, 0.75), (0.85, 0.85), (0.9, 0.9), (0.8, 0.9), (0.87, 0.95), (0.9, 0.99), (0.9, 0.999)),
         "detail_share": (0.0, 0.5, 0.7, 0.8, 1.0),
         "start_size": (0.2, 0.4, 0.6),
         "relocated": (0.05, 0.1, 0.4),
         "relocated_until": (0.5, 0.85),
-        "warmup": (0, 30),
+        "warmup": (0, 10, 30),
     }
     for name, values in choices.items():
         found |= {f"{name} {value}": Variant("tuning", _tuned(**{name: value})) for value in values}
@@ -173,6 +175,8 @@ def _variants() -> dict[str, Variant]:
         found[f"{kind.__name__} x{rate}, late"] = Variant(
             "motion", partial(ideas.with_adam, kind=kind, rate=rate, schedule=ideas.late)
         )
+    for betas in ((0.75, 0.75), (0.8, 0.9), (0.85, 0.85)):
+        found[f"betas {betas}, late"] = Variant("motion", _late(betas=betas))
     found |= {
         f"half size for {share}": Variant("motion", partial(ideas.coarse_to_fine, share=share))
         for share in (0.15, 0.33)
@@ -239,57 +243,35 @@ class Counting(SimpleNamespace):
         return self._rasterizer.render(*arguments)
 
 
-class Bench:
-    """One picture, its levels and how they are measured.
-
-    Args:
-        keys: of `KEYS`.
-    """
-
-    def __init__(self, picture: Picture, splats: int) -> None:
-        self._picture = picture
-        info = picture.info
-        self._config = EncodeConfig(layers=LAYERS, splats=splats)
-        self._plan = self._config.resolve(info.width, info.height, info.rate, still=True)
-
-    def measure(self, variant: Variant, iterations: int, seed: int) -> dict[str, Any]:
-        """One row, but for its keys."""
-        picture, plan = self._picture, self._plan
-        counting = Counting(load("cpu"))
-        levels = LevelSizes(picture.info, plan.level_sizes, counting)
-        objective, references = levels.read(picture.frame)
-        stack = Stack(
-            objective,
-            0,
-            plan.layer_splats,
-            all_levels(LAYERS, seed),
-            iterations,
-            np.random.default_rng([seed, 0]),
-        )
-        case = Case(picture, stack, natural.background(objective))
-        pace(case)  # kernels are loaded, memory is there
-        paces = [pace(case) for _ in range(2)]
-        counting.steps = counting.renders = 0
-        cpu, wall = time.process_time(), time.perf_counter()
-        splats = variant.fit(case._replace(stack=stack.as_one_layer()) if variant.is_single else case)
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        steps, renders = counting.steps, counting.renders
-        paces += [pace(case) for _ in range(2)]
-        shown = levels.paint(split(splats, stack.ends), case.background)
-        values = []
-        for reference, level in zip(references, shown, strict=True):
-            meter = PsnrMeter(picture.info.max_code, is_rgb=picture.info.chroma is Chroma.RGB)
-            values.append(meter.add(reference, level))
-        if variant.is_single:  # its splats are in no order
-            values[:-1] = [None] * (LAYERS - 1)
-        return {
-            **per_level("psnr", values),
-            "steps": steps,
-            "renders": renders,
-            "cpu_s": cpu,
-            "wall_s": wall,
-            "pace_ms": fmean(paces),
-        }
+def measure_one(picture: Picture, variant: Variant, splats: int, iterations: int, seed: int) -> dict[str, Any]:
+    """One row, but for its keys."""
+    info = picture.info
+    plan = EncodeConfig(layers=LAYERS, splats=splats).resolve(info.width, info.height, info.rate, still=True)
+    counting = Counting(load("cpu"))
+    levels = LevelSizes(info, plan.level_sizes, counting)
+    objective, references = levels.read(picture.frame)
+    rng = np.random.default_rng([seed, 0])
+    stack = Stack(objective, 0, plan.layer_splats, all_levels(LAYERS, seed), iterations, rng)
+    case = Case(picture, stack, natural.background(objective))
+    pace(case)  # kernels are loaded, memory is there
+    paces = [pace(case) for _ in range(2)]
+    counting.steps = counting.renders = 0
+    cpu, wall = time.process_time(), time.perf_counter()
+    found = variant.fit(case._replace(stack=stack.as_one_layer()) if variant.is_single else case)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    steps, renders = counting.steps, counting.renders
+    paces += [pace(case) for _ in range(2)]
+    pictures = levels.paint(split(found, stack.ends), case.background)
+    shown = LevelFit(pictures, references, stack.ends, wall, iterations).psnr(info)
+    return {
+        # splats of one layer are in no order
+        **per_level("psnr", [None] * (LAYERS - 1) + shown[-1:] if variant.is_single else shown),
+        "steps": steps,
+        "renders": renders,
+        "cpu_s": cpu,
+        "wall_s": wall,
+        "pace_ms": fmean(paces),
+    }
 
 
 def pace(case: Case, iterations: int = 10) -> float:
@@ -310,8 +292,8 @@ def measure(results: ResultsFile, options: argparse.Namespace) -> None:
                 values = (picture.name, name, options.splats, options.iterations, seed)
                 keys = dict(zip(KEYS, values, strict=True))
                 if not results.has(**keys):
-                    bench = Bench(picture, options.splats)
-                    results.add(**keys, **bench.measure(VARIANTS[name], options.iterations, seed))
+                    row = measure_one(picture, VARIANTS[name], options.splats, options.iterations, seed)
+                    results.add(**keys, **row)
 
 
 def gains(rows: list[dict[str, str]]) -> list[dict[str, Any]]:

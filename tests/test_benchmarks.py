@@ -701,7 +701,7 @@ def test_growth_ends_with_all_splats(case: Any, share: float) -> None:
 def test_every_variant_of_the_ablation_gives_all_splats(case: Any) -> None:
     from ablation import VARIANTS
 
-    short = case.spending(12)
+    short = case.spending(24)
     for name, variant in VARIANTS.items():
         assert variant.against in VARIANTS, name
         if variant.group in ("default", "one layer"):
