@@ -32,7 +32,7 @@ from pgsvc_codec.train.levels import LevelSizes
 from pgsvc_codec.train.model import SplatModel
 from pgsvc_codec.train.objective import LevelTarget, Objective
 from pgsvc_codec.train.plain import PlainModel, plain_gradients
-from pgsvc_codec.train.rates import adam_of
+from pgsvc_codec.train.rates import adam_of, betas_of
 from pgsvc_codec.train.schedule import half_cosine
 from pgsvc_codec.train.stack import Stack
 from pgsvc_codec.train.start import start_splats
@@ -126,7 +126,7 @@ def plain_adam(case: Case, rate: float) -> Splats:
     """
     model = PlainSplats(case.start(), case.stack.ends, *case.stack.size)
     rates = [rate * 2 / max(case.stack.size), rate * 0.3, rate * 0.015]
-    optimizer = Adam(model.parameters(), rates, case.stack.tuning.betas)
+    optimizer = Adam(model.parameters(), rates, betas_of(case.stack.tuning, case.stack.iterations))
     case.descend(model, optimizer, case.relocations(model, optimizer))
     return model.splats()
 
@@ -232,7 +232,7 @@ def with_adam(
     """
     model = case.model(case.start())
     rates = [rate * own for own in natural_rates(case)]
-    optimizer = kind(model.parameters(), rates, betas or case.stack.tuning.betas)
+    optimizer = kind(model.parameters(), rates, betas or betas_of(case.stack.tuning, case.stack.iterations))
     falling = schedule(case.stack.iterations, case.stack.tuning.warmup)
     case.descend(model, optimizer, case.relocations(model, optimizer), schedule=falling)
     return model.splats()
@@ -328,7 +328,7 @@ class FlooredModel(SplatModel):
 def floored(case: Case) -> Splats:
     """A covariance that has half a square pixel added."""
     model = FlooredModel(case.start(), case.stack.ends, *case.stack.size, FREE)
-    optimizer = adam_of(model, case.stack.tuning)
+    optimizer = adam_of(model, case.stack.tuning, case.stack.iterations)
     case.descend(model, optimizer, case.relocations(model, optimizer))
     return model.splats()
 
@@ -372,7 +372,7 @@ def coarse_to_fine(case: Case, share: float) -> Splats:
     small = LevelSizes(info, [half] * stack.objective.num_levels, load("cpu")).read(case.picture.frame).objective
     small.rasterizer = stack.objective.rasterizer
     model = case.model(case.start())
-    optimizer = adam_of(model, stack.tuning)
+    optimizer = adam_of(model, stack.tuning, stack.iterations)
     first = round(share * stack.iterations)
     coarse = case._replace(stack=stack._replace(objective=small))
     case.descend(model, optimizer, coarse.relocations(model, optimizer), objective=small, iterations=first)
@@ -406,7 +406,7 @@ def start_by(case: Case, detail: Callable[[UnitFrame, float], NDArray[np.float64
     cholesky = np.stack([lengths, np.zeros(count), lengths], axis=1)
     splats = Splats(*(array.astype(np.float32) for array in (means, cholesky, colors)))
     model = case.model(splats)
-    optimizer = adam_of(model, stack.tuning)
+    optimizer = adam_of(model, stack.tuning, stack.iterations)
     case.descend(model, optimizer, case.relocations(model, optimizer))
     return model.splats()
 
@@ -444,7 +444,7 @@ def growing(case: Case, share: float, *, until: float = 0.6, relocating: bool = 
     colors = splats.colors.copy()
     colors[asleep] = 0
     model = case.model(Splats(splats.means, splats.cholesky, colors))
-    optimizer = adam_of(model, case.stack.tuning)
+    optimizer = adam_of(model, case.stack.tuning, case.stack.iterations)
     if relocating:
         case.descend(model, optimizer, case.relocations(model, optimizer))
         return model.splats()
@@ -560,7 +560,7 @@ def random_injection(
 def merging(case: Case) -> Splats:
     """Relocations, and now and then pairs of a layer that one splat could show; what is left over is born elsewhere."""
     model = case.model(case.start())
-    optimizer = adam_of(model, case.stack.tuning)
+    optimizer = adam_of(model, case.stack.tuning, case.stack.iterations)
     relocations = case.relocations(model, optimizer)
     interval = max(case.stack.iterations // 20, 1)
     weights = layer_weights(case)
@@ -671,7 +671,7 @@ def solved_colors(case: Case, place: float, passes: int = 12) -> Splats:
     if place == 0:
         start = least_squares_colors(case, start, passes)
     model = case.model(start)
-    optimizer = adam_of(model, case.stack.tuning)
+    optimizer = adam_of(model, case.stack.tuning, case.stack.iterations)
     relocations = case.relocations(model, optimizer)
     when = round(place * case.stack.iterations)
 

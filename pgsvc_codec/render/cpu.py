@@ -956,6 +956,17 @@ def _helpers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="rasteriser")
 
 
+def _keep_freed_memory() -> None:
+    """Have the allocator keep what one pass frees for the next: fresh pages can take longer than the work on them.
+
+    glibc returns memory to the system by the size of the largest block, below 32 MiB, that it has mapped and unmapped.
+    """
+    np.empty(31 << 20, np.uint8)
+
+
+_keep_freed_memory()
+
+
 def _share(kernel, *arguments) -> None:
     """Run a kernel on all threads at once; they take tiles from one counter."""
     counter = np.zeros(1, np.int64)

@@ -93,7 +93,7 @@ class InterFit:
         """The part that knows no quantiser; the splats in the order of the reference, and [N] which are new."""
         stack = self.stack
         model = self.start()
-        optimizer = adam_of(model, stack.tuning, _RATE)
+        optimizer = adam_of(model, stack.tuning, iterations, _RATE)
         # a new splat costs hardly more bits than one that has changed, so nothing is asked beyond its gain
         most = [_MOST_RELOCATED[layer > 0] for layer in stack.layers]
         turns = _turns(iterations, len(most))

@@ -65,7 +65,7 @@ def _fit_free(stack: Stack, background: NDArray[np.float32], iterations: int, li
     tuning = stack.tuning
     splats = start_splats(stack.objective, background, stack.ends, stack.rng, tuning)
     model = SplatModel(splats, stack.ends, *stack.size, limits)
-    optimizer = adam_of(model, tuning)
+    optimizer = adam_of(model, tuning, iterations)
     schedule = half_cosine(iterations, tuning.warmup)
     descent = Descent(
         model,

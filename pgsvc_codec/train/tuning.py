@@ -29,7 +29,7 @@ class Tuning:
     offset_rate: float = 0.6  # standard deviations of the splat per step
     shape_rate: float = 0.18  # of log lengths and shear
     amplitude_rate: float = 0.07  # times sqrt(pixels per splat): amplitudes grow with the area a splat has to itself
-    betas: tuple[float, float] = (0.85, 0.83)  # of Adam; short memory, a few hundred iterations are all there are
+    betas: tuple[float, float] | None = None  # of Adam; None: the shorter the fit, the shorter its memory
     warmup: int = 3  # iterations
     relocations: int = 100  # of 500 iterations: a layer's cheapest splats go where they are worth most
     relocated: float = 0.2  # most splats of a layer that go at a time
