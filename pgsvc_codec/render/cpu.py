@@ -981,9 +981,10 @@ def _prepare(splats: Splats, width: int, height: int, grid: PlaneGrid, channels:
     plane = project(splats, width, height, grid)
     count = -(-len(splats) // LANES) * LANES  # those that fill the last vector do not count
     sources = np.zeros((_NUM_SOURCES, count), f32)
-    colors = splats.colors[:, channels]
-    for column, values in enumerate((*plane.means.T, *plane.cholesky.T, plane.cutoff, *(colors.T * plane.gains))):
-        sources[column, : len(splats)] = values
+    used = sources[:, : len(splats)]
+    used[:2], used[2:5], used[5] = plane.means.T, plane.cholesky.T, plane.cutoff
+    colors = splats.colors[:, channels].T
+    np.multiply(colors, plane.gains, out=used[6 : 6 + len(colors)], casting="same_kind")
     table = _aligned(count * _NUM_COLUMNS).reshape(count, _NUM_COLUMNS)
     boxes = np.empty((4, count), i32)
     _tabulate(table, boxes, sources, grid.width, grid.height)

@@ -47,8 +47,12 @@ def project(splats: Splats, width: int, height: int, grid: PlaneGrid) -> PlaneSp
     cholesky = np.empty((3, len(splats)))
     for row, length, step in zip(cholesky, (l1, l2, l3), (grid.dx, grid.dy, grid.dy), strict=True):
         np.multiply(length, 1.0 / step, out=row)
-    peaks = gains * reduce(np.maximum, np.abs(splats.colors.T)).astype(np.float64)
-    return PlaneSplats(means.T, cholesky.T, gains, cutoff=2.0 * np.log(np.maximum(peaks, 1e-30) * CUTOFF_AMPLITUDE))
+    cutoff = gains * reduce(np.maximum, np.abs(splats.colors.T, order="C"))
+    np.maximum(cutoff, 1e-30, out=cutoff)
+    cutoff *= CUTOFF_AMPLITUDE
+    np.log(cutoff, out=cutoff)
+    cutoff *= 2.0
+    return PlaneSplats(means.T, cholesky.T, gains, cutoff)
 
 
 Column = NDArray[np.float64]  # [N]

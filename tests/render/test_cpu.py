@@ -233,7 +233,7 @@ def step_arguments(rng, splats, width, height, channels=FULL, grid=None):
     return splats, width, height, grid, channels, target, ends, [0.5, 0.0, 1.0], [1.0, 0.5, 2.0][:planes]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (30, 23), (600, 18)])
+@pytest.mark.parametrize("size", [(1, 1), (30, 23), (600, 18), (128, 97)])
 def test_backward_agrees_with_the_reference(rng, size):
     arguments = step_arguments(rng, random_splats(rng, 60), *size)
     fast, exact = cpu.fit_step(*arguments), reference.fit_step(*arguments)
