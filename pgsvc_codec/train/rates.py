@@ -24,7 +24,7 @@ def betas_of(tuning: Tuning, iterations: int) -> tuple[float, float]:
     Mean and mean square forget alike: gradients of splats that move are soon out of date, and 0.85 for both is 0.2 dB
     better at 300 iterations than the usual longer memory of squares; 0.75 0.7 dB at 60.
     """
-    decay = 1 - min(_FORGETTING * iterations**_FORGETTING_POWER, _MOST_FORGETTING)
+    decay = 1 - min(_FORGETTING * max(iterations, 1) ** _FORGETTING_POWER, _MOST_FORGETTING)
     return tuning.betas or (decay, decay)
 
 
