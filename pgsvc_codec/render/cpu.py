@@ -355,7 +355,7 @@ class _Run:
         return builder.sext(builder.load(address), _I64)
 
     def walk(self, pointer, body):
-        """For each two rows call body(pointers, gs): g is 0 outside the ellipse."""
+        """For each two rows call body(pointers, gs, insides): g is anything, even NaN, where it is not inside."""
         builder = self.builder
         ratio, ratio_4 = self.value(_RATIO), self.value(_RATIO_4)
         cutoffs = self.value(_CUTOFF), self.value(_CUTOFF_ODD)
@@ -368,13 +368,14 @@ class _Run:
         with cgutils.for_range(builder, self.whole(_RUN_PAIRS)):
             even = builder.load(at)
             odd, following = (builder.gep(even, [_index(rows * self.planes * _PITCH)]) for rows in (1, 2))
-            inside = []
+            here, inside = [], []
             for g_slot, r_slot, cutoff in zip(gs, rs, cutoffs, strict=True):
                 g, r = builder.load(g_slot), builder.load(r_slot)
-                inside.append(builder.select(builder.fcmp_ordered(">=", g, cutoff), g, _constant(0.0)))
+                here.append(g)
+                inside.append(builder.fcmp_ordered(">=", g, cutoff))
                 builder.store(builder.fmul(g, r), g_slot)
                 builder.store(builder.fmul(r, ratio_4), r_slot)
-            body((even, odd), inside)
+            body((even, odd), here, inside)
             builder.store(following, at)
 
 
@@ -397,8 +398,9 @@ def _paint_runs(typing, canvas, planes, runs, count):
             with cgutils.for_range(builder, arguments[3]) as loop:
                 run = _Run(builder, runs_, loop.index, planes)
 
-                def body(pointers, gs):
-                    for pointer, g in zip(pointers, gs, strict=True):
+                def body(pointers, gs, insides):
+                    for pointer, g, inside in zip(pointers, gs, insides, strict=True):
+                        g = builder.select(inside, g, _constant(0.0))
                         for k, color in enumerate(run.colors):
                             value = _load(builder, pointer, _index(k * _PITCH))
                             _store(builder, _fma(builder, g, color, value), pointer, _index(k * _PITCH))
@@ -454,11 +456,12 @@ def _pull_run(builder, pulled, run):
             total = _fma(builder, value, color, total)
         return total
 
-    def body(pointers, gs):
-        even, odd = (
-            [builder.fmul(g, _load(builder, pointer, _index(k * _PITCH))) for k in range(run.planes)]
-            for pointer, g in zip(pointers, gs, strict=True)
-        )
+    def body(pointers, gs, insides):
+        def pull(pointer, g, inside, k):
+            value = builder.fmul(g, _load(builder, pointer, _index(k * _PITCH)))
+            return builder.select(inside, value, _constant(0.0))
+
+        even, odd = ([pull(*row, k) for k in range(run.planes)] for row in zip(pointers, gs, insides, strict=True))
         both = [builder.fadd(a, b) for a, b in zip(even, odd, strict=True)]
         if not alone:
             for slot, value in zip(colored, both, strict=True):
