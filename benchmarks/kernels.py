@@ -4,8 +4,10 @@
     python benchmarks/kernels.py table    passes over N splats, picture sizes and threads, per sample that splats cover
 
 Splats are random: in three equal layers, lengths about `--spread` times the distance between them, 4:2:0.  Times are
-the least of `--repeats`, in milliseconds per pass of all planes; blocks are the vectors of 16 samples that a pass
-visits, and a ratio of 2 is twice what the peak needs for as many, on one thread, bounds and bins and all.
+the least of `--repeats`, in milliseconds per pass of all planes: processor time on one thread, so that other work on
+the machine does not count, else wall time, which is worth something on an idle machine only.  Blocks are the vectors
+of 16 samples that a pass visits, and a ratio of 2 is twice what the peak needs for as many, on one thread, bounds and
+bins and all.  The column `evaluate_ns` is what a Gaussian would take as an exponential rather than by the recurrence.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from collections.abc import Callable
 import numba
 import numpy as np
 from experiment import LAYERS, parser_of
-from numba import njit
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from results_file import ResultsFile
 
 from pgsvc_codec.picture import plane_grids, plane_groups
@@ -32,14 +36,15 @@ COUNTS = (1000, 3000, 5000, 9000, 12000, 18000, 27000)
 PEAK_RUNS = 256
 
 
-def least(run: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of several calls after a first one."""
+def least(run: Callable[[], object], repeats: int, threads: int = 1) -> float:
+    """Seconds of the fastest of several calls after a first one; on one thread, those that it had the processor."""
+    clock = time.thread_time if threads == 1 else time.perf_counter
     run()
     best = math.inf
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = clock()
         run()
-        best = min(best, time.perf_counter() - started)
+        best = min(best, clock() - started)
     return best
 
 
@@ -91,6 +96,43 @@ def _count(runs, strips, table, starts, entries, width, height):
     return blocks
 
 
+@intrinsic
+def _evaluate_rows(typing, canvas, count):
+    """Add to rows of a tile Gaussians that are an exponential each: a parabola, a polynomial, a power of two."""
+    signature = types.void(canvas, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        data = cpu._data(context, builder, signature.args[0], arguments[0])
+        constants = [cpu._broadcast(builder, builder.load(builder.gep(data, [cpu._index(k)]))) for k in range(4)]
+        shift, floor, rate, cutoff = constants
+        t_slot = cgutils.alloca_once_value(builder, shift)
+        with cgutils.for_range(builder, arguments[1]) as loop:
+            offset = builder.mul(builder.add(loop.index, cpu._index(1)), cpu._index(cpu._PITCH))
+            t = builder.load(t_slot)
+            builder.store(builder.fadd(t, cpu._constant(1.0)), t_slot)
+            g = cpu._exp2(builder, cpu._fma(builder, builder.fmul(t, rate), t, floor))
+            g = builder.select(builder.fcmp_ordered(">=", g, cutoff), g, cpu._constant(0.0))
+            cpu._store(builder, builder.fadd(g, cpu._load(builder, data, offset)), data, offset)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@njit
+def _evaluate(canvas, rows, repeats):
+    for _ in range(repeats):
+        _evaluate_rows(canvas, rows)
+
+
+def evaluation(repeats: int) -> float:
+    """Nanoseconds per block of one plane if each Gaussian were an exponential."""
+    canvas = cpu._aligned(cpu._TILE_FLOATS)
+    canvas[:] = 0.0
+    canvas[:4] = -8.0, -0.5, -0.01, 1e-3
+    rows = cpu._MOST_ROWS // 2
+    return 1e9 / (PEAK_RUNS * rows) * least(lambda: _evaluate(canvas, rows, PEAK_RUNS), repeats)
+
+
 def peak(planes: int, repeats: int) -> tuple[float, float]:
     """Nanoseconds per block of painting and of pulling."""
     table = cpu._prepare(*_square(random_splats(1, 128, 64, 0.2)), slice(0, planes))[1]
@@ -115,14 +157,15 @@ def _square(splats: Splats):
     return splats, info.width, info.height, plane_grids(info)[0]
 
 
-PEAK = ["planes", "paint_ns", "pull_ns"]
+PEAK = ["planes", "paint_ns", "pull_ns", "evaluate_ns"]
 
 
 def write_peak(results: ResultsFile, repeats: int) -> None:
     """A row for each number of planes."""
     for planes in (1, 2, 3):
         paint_ns, pull_ns = peak(planes, 10 * repeats)
-        results.add(planes=planes, paint_ns=paint_ns, pull_ns=pull_ns)
+        evaluate_ns = evaluation(10 * repeats) if planes == 1 else None
+        results.add(planes=planes, paint_ns=paint_ns, pull_ns=pull_ns, evaluate_ns=evaluate_ns)
 
 
 TABLE = [
@@ -176,8 +219,8 @@ def measure(width: int, height: int, splats: Splats, peaks: dict[int, tuple[floa
         pull_s += own * pull_ns / 1e9
     for threads in sorted({1, numba.config.NUMBA_NUM_THREADS}):
         numba.set_num_threads(threads)
-        decoding, stepping = least(decode, repeats), least(step, repeats)
-        joint = least(lambda: objective.step(splats, background, ends, ones), repeats)
+        decoding, stepping = least(decode, repeats, threads), least(step, repeats, threads)
+        joint = least(lambda: objective.step(splats, background, ends, ones), repeats, threads)
         yield {
             "threads": threads,
             "million_covered": samples / 1e6,
