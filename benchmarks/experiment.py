@@ -44,7 +44,7 @@ def keys_of(options: argparse.Namespace, strategy: str, splats: int) -> dict[str
         "strategy": strategy,
         "splats": splats,
         "preset": options.preset,
-        "iterations": options.iterations or PRESETS[options.preset],
+        "iterations": options.iterations or PRESETS[options.preset].iterations,
         "seed": options.seed,
     }
 

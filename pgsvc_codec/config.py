@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate, pairwise
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from pgsvc_codec.errors import ConfigError
 
@@ -22,20 +22,27 @@ LEVEL_SCHEDULES = ("all", "cyclic")
 STRATEGIES = ("joint", "joint-random", "sequential", "monolithic", "pruning")
 SCALABILITIES = ("quality", "resolution")
 
-# Most iterations of an I-frame's fit, the quantisation-aware part included; x264's names for points on a curve, and
-# the paper's own training, which ends when it has converged.
-PRESETS: dict[str, int] = {
-    "ultrafast": 60,
-    "superfast": 100,
-    "veryfast": 150,
-    "faster": 200,
-    "fast": 300,
-    "medium": 500,
-    "slow": 1000,
-    "slower": 2000,
-    "veryslow": 4000,
-    "placebo": 8000,
-    "paper": 100_000,
+
+class Preset(NamedTuple):
+    """A point on the curve of quality over time."""
+
+    iterations: int  # at most, of an I-frame's fit, the quantisation-aware part included
+    seconds: float  # per megapixel of an I-frame, fitted and coded on two cores (benchmarks/frontier.py)
+
+
+# x264's names, and the paper's own training, which ends when it has converged.
+PRESETS = {
+    "ultrafast": Preset(60, 3),
+    "superfast": Preset(100, 4),
+    "veryfast": Preset(150, 5),
+    "faster": Preset(200, 6),
+    "fast": Preset(300, 7),
+    "medium": Preset(500, 10),
+    "slow": Preset(1000, 20),
+    "slower": Preset(2000, 40),
+    "veryslow": Preset(4000, 80),
+    "placebo": Preset(8000, 160),
+    "paper": Preset(100_000, 1600),
 }
 INTER_SHARE = 0.3  # a P-frame starts from its reference and needs this much of an I-frame's iterations
 
@@ -134,7 +141,7 @@ class EncodeConfig:
         if splats is None:
             splats = min(max(round(_SPLATS_1080P * width * height / (1920 * 1080)), 8 * self.layers), MAX_SPLATS)
         keyint = self.keyint or min(max(round(rate), _LEAST_KEYINT), _MOST_KEYINT)
-        iterations = PRESETS[self.preset] if self.iterations is None else self.iterations
+        iterations = PRESETS[self.preset].iterations if self.iterations is None else self.iterations
         return EncodePlan(
             level_splats=layer_ends(splats, self.layer_split or (1.0,) * self.layers),
             iterations_intra=iterations,

@@ -58,6 +58,9 @@ def _parse_count(value: str) -> int:
     return int(match[1]) if match[1] else int(Fraction(match[2]) * 1000)
 
 
+_PACES = ", ".join(f"{name} {preset.iterations} ({preset.seconds:g} s)" for name, preset in PRESETS.items())
+
+
 def _parse_shares(value: str) -> tuple[float, ...]:
     """Numbers separated by commas."""
     number = r"([0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9})"
@@ -83,7 +86,12 @@ def _parse_sizes(value: str) -> tuple[tuple[int, int], ...]:
 @click.option("--scalability", type=click.Choice(SCALABILITIES), help="What grows.  [default: quality]")
 @click.option("--layer-res", type=_parse_sizes, metavar="WxH,..", help="Of the levels.  [default: by their splats]")
 @click.option("-n", "--splats", type=_parse_count, metavar="N", help="Per frame.  [default: 12k per 1080p, by area]")
-@click.option("--preset", type=click.Choice(list(PRESETS)), help=f"Speed.  [default: {EncodeConfig.preset}]")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    metavar="NAME",
+    help=f"Speed: {_PACES} iterations (seconds per megapixel of an I-frame).  [default: {EncodeConfig.preset}]",
+)
 @click.option("--iterations", type=int, metavar="N", help="Of an I-frame, all layers together; beats the preset.")
 @click.option("--profile", type=click.Choice(PROFILES), help=f"Coding tools.  [default: {EncodeConfig.profile}]")
 @click.option("--strategy", type=click.Choice(STRATEGIES), help=f"Of training.  [default: {EncodeConfig.strategy}]")
