@@ -808,22 +808,25 @@ def _plan(runs, strips, table, planes, entries, entry, end, left, top, columns, 
     """Cut entries, from one on and while they are before splat `end`, into as many runs as there is room for.
 
     First all strips, then all runs: what is cut into a number of parts that cannot be foreseen lies ready by then, and
-    a wrong guess costs little.  Returns the number of runs and the entry that follows.
+    a wrong guess costs little.  Returns the number of runs, 0 once there are no more, and the entry that follows.
     """
-    count, most = 0, 0
-    while entry < len(entries) and entries[entry] < end and most <= _MOST_RUNS - _ROOM:
-        n = entries[entry]
-        _prefetch(table, entries[min(entry + _AHEAD, len(entries) - 1)])
-        begin, stop = _columns(table, n, left, columns)
-        aligned = begin // LANES * LANES
-        if (stop - aligned - 1) // LANES == (stop - begin - 1) // LANES:  # then it costs no further strip
-            begin = aligned
-        _bound_strips(strips, count, table, n, entry, begin, left, top, rows)
-        own = (stop - begin + LANES - 1) // LANES
-        most += own * (1 + i32(f32(TILE_ROWS) / table[n, _LENGTH]))
-        count += own
-        entry += 1
-    return _cut_strips(runs, strips, count, table, entries, planes, left, top), entry
+    planned = 0
+    while planned == 0 and entry < len(entries) and entries[entry] < end:  # splats may miss a tile within their box
+        count, most = 0, 0
+        while entry < len(entries) and entries[entry] < end and most <= _MOST_RUNS - _ROOM:
+            n = entries[entry]
+            _prefetch(table, entries[min(entry + _AHEAD, len(entries) - 1)])
+            begin, stop = _columns(table, n, left, columns)
+            aligned = begin // LANES * LANES
+            if (stop - aligned - 1) // LANES == (stop - begin - 1) // LANES:  # then it costs no further strip
+                begin = aligned
+            _bound_strips(strips, count, table, n, entry, begin, left, top, rows)
+            own = (stop - begin + LANES - 1) // LANES
+            most += own * (1 + i32(f32(TILE_ROWS) / table[n, _LENGTH]))
+            count += own
+            entry += 1
+        planned = _cut_strips(runs, strips, count, table, entries, planes, left, top)
+    return planned, entry
 
 
 @njit(cache=True)

@@ -199,6 +199,18 @@ def test_more_runs_than_are_planned_at_once(rng):
     assert (np.abs(fast.moments - exact.moments) < 2e-3 * scale).all()
 
 
+def test_splats_that_miss_a_tile_within_their_box_hide_none_that_follow(rng):
+    """Leaning needles through the middle of four tiles: two of those lie in their boxes, but have no sample of them."""
+    needle = one_splat((0.0, 0.0), (20.0, 19.9, 0.03), (0.3, -0.2, 0.1))
+    behind = [one_splat((x, y), (5.0, 1.0, 4.0), (0.2, 0.1, -0.3)) for x in (-0.4, 0.4) for y in (-0.4, 0.4)]
+    splats = Splats.concatenate([*[needle] * 40, *behind])
+    fast, exact = both(splats, 256, 128)
+    np.testing.assert_allclose(fast, exact, atol=40 * ROUNDING)
+    arguments = step_arguments(rng, splats, 256, 128)
+    moments = cpu.fit_step(*arguments).moments[-4:], reference.fit_step(*arguments).moments[-4:]
+    np.testing.assert_allclose(*moments, rtol=1e-3, atol=1e-3 * np.abs(moments[1]).max())
+
+
 @pytest.mark.parametrize("rasterizer", [cpu, reference])
 def test_errors_are_the_same_without_moments(rng, rasterizer):
     arguments = step_arguments(rng, random_splats(rng, 60), 150, 90)
