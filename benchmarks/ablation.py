@@ -363,11 +363,14 @@ def report(rows: list[dict[str, str]]) -> None:
         for row in told:
             results.add(**row)
     titles = ("against", "level 1", "level 2", "level 3", "cost", "at equal cost")
-    print(f"{'':36}{titles[0]:>20}" + "".join(f"{title:>15}" for title in titles[1:]))
+    print(f"{'iterations':>10}  {'':36}{titles[0]:>20}" + "".join(f"{title:>15}" for title in titles[1:]))
     for row in told:
         numbers = [*(row[column] for column in level_columns("gain")), row["cost_ratio"], row["gain_3_at_equal_cost"]]
         cells = ["" if number is None else f"{number:.2f}" for number in numbers]
-        print(f"{row['variant']:36}{row['against']:>20}" + "".join(f"{cell:>15}" for cell in cells))
+        print(
+            f"{row['iterations']:>10}  {row['variant']:36}{row['against']:>20}"
+            + "".join(f"{cell:>15}" for cell in cells)
+        )
 
 
 def main() -> None:
