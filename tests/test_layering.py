@@ -44,7 +44,6 @@ ONLY_IN: dict[str, set[str]] = {
     "constriction": {"coding.entropy"},
     "numba": {"render", "train.births", "train.motion"},
     "llvmlite": {"render.cpu"},  # the compiler below numba
-    "scipy": {"train"},
     "av": {"media"},
     "torch": {"train", "encoder", "metrics.structural", "render.cuda"},
     "triton": {"render.cuda"},
