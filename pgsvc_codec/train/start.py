@@ -27,8 +27,13 @@ def start_splats(
     ends: Sequence[int],
     rng: np.random.Generator,
     tuning: Tuning = DEFAULTS,
+    awake: float = 1.0,
 ) -> Splats:
-    """Splats for a fit to begin with, layer after layer, each layer spread over the whole picture of the top level."""
+    """Splats for a fit to begin with, layer after layer, each layer spread over the whole picture of the top level.
+
+    Only a share `awake` of each layer has a colour.  The others show nothing, so that nothing is lost when they are the
+    first to be sent where error is left: a layer grows (GaussianImage++).
+    """
     picture = objective.targets[-1].picture
     height, width = picture[0].shape
     pitch = objective.width / width  # full-size pixels per sample
@@ -52,6 +57,7 @@ def start_splats(
     # off the pixel centres by a little, or equal neighbours would stay equal
     means = np.stack([2 * (columns + 0.5) / width - 1, 2 * (rows + 0.5) / height - 1], axis=1)
     means += rng.uniform(-0.25, 0.25, means.shape) * 2 / np.array([width, height])
-    return Splats(
-        means.astype(np.float32), cholesky.astype(np.float32), _COLOR_SHARE * np.stack(colors, 1).astype(np.float32)
-    )
+    shown = _COLOR_SHARE * np.stack(colors, axis=1).astype(np.float32)
+    place_in_layer = np.arange(count) - np.repeat(np.array(ends) - layer_sizes, layer_sizes)
+    shown[place_in_layer >= np.ceil(awake * np.repeat(layer_sizes, layer_sizes))] = 0
+    return Splats(means.astype(np.float32), cholesky.astype(np.float32), shown)

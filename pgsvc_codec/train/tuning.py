@@ -26,6 +26,7 @@ class Tuning:
 
     detail_share: float = 0.9  # of the splats start in proportion to the picture's gradient, the others evenly
     start_size: float = 0.3  # standard deviation in units of the local distance between splats of a layer
+    awake: float | None = None  # of each layer's splats start with a colour; None: the longer the fit, the fewer
     offset_rate: float = 0.6  # standard deviations of the splat per step
     shape_rate: float = 0.18  # of log lengths and shear
     amplitude_rate: float = 0.07  # times sqrt(pixels per splat): amplitudes grow with the area a splat has to itself

@@ -33,3 +33,10 @@ def test_lengths_are_full_size_pixels_whatever_the_level(rng):
         for objective in (objective_of((picture,) * 3, levels=1), small)
     ]
     assert 0.8 < lengths[1] / lengths[0] < 1.25
+
+
+def test_splats_asleep_are_the_last_of_each_layer_and_show_nothing(rng):
+    picture = scene(*SIZE)
+    splats = start_splats(objective_of(picture), np.zeros(3, np.float32), [10, 31], rng, awake=0.5)
+    asleep = (splats.colors == 0).all(axis=1)
+    assert np.flatnonzero(asleep).tolist() == [*range(5, 10), *range(21, 31)]
