@@ -121,6 +121,7 @@ def _variants() -> dict[str, Variant]:
         "betas": ((0.75, 0.75), (0.85, 0.85), (0.9, 0.9), (0.8, 0.9), (0.87, 0.95), (0.9, 0.99), (0.9, 0.999)),
         "detail_share": (0.0, 0.5, 0.7, 0.8, 1.0),
         "start_size": (0.2, 0.4, 0.6),
+        "awake": (1.0, 0.7, 0.2),
         "relocated": (0.05, 0.1, 0.4),
         "relocated_until": (0.5, 0.85),
         "warmup": (0, 10, 30),
@@ -190,10 +191,8 @@ def _variants() -> dict[str, Variant]:
         "births of one size": Variant("places", partial(ideas.with_births, find=ideas.single_scale)),
         "births anywhere": Variant("places", partial(ideas.with_births, find=ideas.random_places)),
         "random injection": Variant("places", partial(ideas.with_births, find=ideas.random_injection)),
-        "growth from 0.5": Variant("places", partial(ideas.growing, share=0.5, relocating=False), still),
-        "growth from 0.1": Variant("places", partial(ideas.growing, share=0.1, relocating=False), still),
-        "growth from 0.5, relocations": Variant("places", partial(ideas.growing, share=0.5)),
-        "growth from 0.2, relocations": Variant("places", partial(ideas.growing, share=0.2)),
+        "growth from 0.5": Variant("places", partial(ideas.growing, share=0.5), still),
+        "growth from 0.1": Variant("places", partial(ideas.growing, share=0.1), still),
         "merging": Variant("places", ideas.merging),
     }
 

@@ -35,7 +35,6 @@ from pgsvc_codec.train.plain import PlainModel, plain_gradients
 from pgsvc_codec.train.rates import adam_of, betas_of
 from pgsvc_codec.train.schedule import half_cosine
 from pgsvc_codec.train.stack import Stack
-from pgsvc_codec.train.start import start_splats
 from pgsvc_codec.train.tuning import FREE, Limits
 
 Schedule = Callable[[int], float]  # factor on the learning rates of iteration i
@@ -61,8 +60,7 @@ class Case(NamedTuple):
 
     def start(self) -> Splats:
         """Where the package's fit begins."""
-        stack = self.stack
-        return start_splats(stack.objective, self.background, stack.ends, stack.rng, stack.tuning)
+        return natural.begin(self.stack, self.background, self.stack.iterations)
 
     def model(self, splats: Splats, limits: Limits = FREE) -> SplatModel:
         """In natural coordinates."""
@@ -425,16 +423,15 @@ def residual(picture: UnitFrame, spacing: float) -> NDArray[np.float64]:
     return np.sqrt(sum((plane - gaussian_filter(plane, spacing / 2)) ** 2 for plane in planes))
 
 
-def growing(case: Case, share: float, *, until: float = 0.6, relocating: bool = True) -> Splats:
+def growing(case: Case, share: float, *, until: float = 0.6) -> Splats:
     """Start with a share of each layer's splats; the others are born at the residual's best places on the way.
 
-    Splats without colour cost no time; the first to be moved, since their removal costs nothing, are they.
+    Nothing else is relocated.  Splats that wait have no colour and cost no time.
 
     Args:
-        until: share of the iterations after which all are born, where nothing else is relocated.
-        relocating: whether relocations go on as in the package.
+        until: share of the iterations after which all are born.
     """
-    splats = case.start()
+    splats = case.tuned(awake=1.0).start()
     asleep = np.concatenate(
         [
             np.arange(end - round((1 - share) * size), end)
@@ -445,9 +442,6 @@ def growing(case: Case, share: float, *, until: float = 0.6, relocating: bool = 
     colors[asleep] = 0
     model = case.model(Splats(splats.means, splats.cholesky, colors))
     optimizer = adam_of(model, case.stack.tuning, case.stack.iterations)
-    if relocating:
-        case.descend(model, optimizer, case.relocations(model, optimizer))
-        return model.splats()
     events = min(30, int(until * case.stack.iterations))
     interval = max(int(until * case.stack.iterations) // max(events, 1), 1)
 

@@ -692,10 +692,9 @@ def test_twins_are_merged_into_what_they_show(case: Any) -> None:
 def test_growth_ends_with_all_splats(case: Any, share: float) -> None:
     from ideas import growing
 
-    for relocating in (False, True):
-        splats = growing(case.spending(120), share, relocating=relocating)
-        assert len(splats) == 90
-        assert (splats.colors != 0).any(axis=1).mean() > 0.9
+    splats = growing(case.spending(120), share)
+    assert len(splats) == 90
+    assert (splats.colors != 0).any(axis=1).mean() > 0.9
 
 
 def test_every_variant_of_the_ablation_gives_all_splats(case: Any) -> None:

@@ -64,7 +64,7 @@ def _fit_free(stack: Stack, background: NDArray[np.float32], iterations: int, li
     if stack.ranked:
         return _fit_ranked(stack, background, iterations, limits)
     tuning = stack.tuning
-    splats = start_splats(stack.objective, background, stack.ends, stack.rng, tuning, _awake(tuning, iterations))
+    splats = begin(stack, background, iterations)
     model = SplatModel(splats, stack.ends, *stack.size, limits)
     optimizer = adam_of(model, tuning, iterations)
     schedule = half_cosine(iterations, tuning.warmup)
@@ -80,6 +80,12 @@ def _fit_free(stack: Stack, background: NDArray[np.float32], iterations: int, li
     )
     descent.run(iterations)
     return model
+
+
+def begin(stack: Stack, background: NDArray[np.float32], iterations: int) -> Splats:
+    """Where the splats of an I-frame start."""
+    awake = _awake(stack.tuning, iterations)
+    return start_splats(stack.objective, background, stack.ends, stack.rng, stack.tuning, awake)
 
 
 def _awake(tuning: Tuning, iterations: int) -> float:
