@@ -141,8 +141,12 @@ def _variants() -> dict[str, Variant]:
 
     found |= {
         "limits coded": Variant("limits", partial(ideas.fit, limits=CODED)),
-        "shortest 0.7": Variant("limits", partial(ideas.fit, limits=Limits(shortest=0.7, longest=8.0, thinnest=0.7))),
-        "longest 2": Variant("limits", partial(ideas.fit, limits=Limits(shortest=0.15, longest=2.0, thinnest=0.1))),
+        "shortest 0.7": Variant(
+            "limits", partial(ideas.fit, limits=Limits(shortest=0.7, longest=8.0, thinnest=0.7, ridge=0.0))
+        ),
+        "longest 2": Variant(
+            "limits", partial(ideas.fit, limits=Limits(shortest=0.15, longest=2.0, thinnest=0.1, ridge=0.0))
+        ),
         "covariance floor 0.5": Variant("limits", ideas.floored),
     }
 

@@ -99,7 +99,7 @@ class SplatModel:
         """Gradients of `parameters` from the moments [N, C + 5] of `reference.StepResult`.
 
         With M = sum w u u^T: d/dL = tril(L^-T M), so d/d(log l1) = M11 - t M12, d/dt = M12, d/d(log l3) = t M12 + M22;
-        at fixed amplitude the colour falls as the splat grows.
+        at fixed amplitude the colour falls as the splat grows.  Those of amplitudes include the ridge of the limits.
         """
         channels = self.amplitudes.shape[1]
         columns = torch.from_numpy(moments)
@@ -113,6 +113,7 @@ class SplatModel:
         self.offsets.grad.copy_(columns[:, channels : channels + 2])
         torch.stack([m11 - coupled - dilution, m12, coupled + m22 - dilution], dim=1, out=self.shapes.grad)
         torch.div(color, energy[:, None], out=self.amplitudes.grad)
+        self.amplitudes.grad.add_(self.amplitudes, alpha=self._limits.ridge)
 
     def settle(self) -> None:
         """After an optimiser's step: offsets go into the means, shapes stay within reason, held rows where they are."""

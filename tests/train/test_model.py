@@ -12,6 +12,7 @@ from pgsvc_codec.train.descent import Descent
 from pgsvc_codec.train.model import Held, SplatModel
 from pgsvc_codec.train.schedule import full_level, half_cosine
 from pgsvc_codec.train.start import mean_background, start_splats
+from pgsvc_codec.train.tuning import CODED, FREE
 
 
 def covariances(splats):
@@ -44,7 +45,7 @@ def test_gradients_are_slopes_of_the_loss(rng):
     objective = objective_of(scene(width, height), levels=2, rasterizer=reference)
     background = np.full(3, 0.4, np.float32)
     ends, weights = [3, 6], [0.5, 1.0]
-    model = SplatModel(some_splats(rng, 6, signs=False), ends, width, height)
+    model = SplatModel(some_splats(rng, 6, signs=False), ends, width, height, FREE)
     model.set_gradients(objective.step(model.splats(), background, ends, weights).moments.astype(np.float32))
 
     def loss():
@@ -107,3 +108,15 @@ def test_held_rows_do_not_move(rng):
     model.hold(Held(none, none))
     descent.run(1)
     assert (model.splats().means[:10] != before.means[:10]).any(axis=1).all(), "and no others: these are free again"
+
+
+def test_a_ridge_pulls_amplitudes_towards_nothing(rng):
+    splats = some_splats(rng, 8)
+    moments = np.zeros((8, 3 + 5), np.float32)
+    coded, free = (SplatModel(splats, [8], 64, 48, limits) for limits in (CODED, FREE))
+    for model in (coded, free):
+        model.set_gradients(moments)
+    assert CODED.ridge > FREE.ridge == 0
+    np.testing.assert_allclose(coded.amplitudes.grad, CODED.ridge * coded.amplitudes, rtol=1e-6)
+    assert not free.amplitudes.grad.any()
+    assert not coded.shapes.grad.any()
