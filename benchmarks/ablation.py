@@ -19,6 +19,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -44,7 +45,7 @@ from pgsvc_codec.train.grid import split
 from pgsvc_codec.train.levels import LevelSizes
 from pgsvc_codec.train.schedule import LevelWeights, all_levels, cyclic, uniform
 from pgsvc_codec.train.stack import Stack
-from pgsvc_codec.train.tuning import CODED, DEFAULTS, Limits
+from pgsvc_codec.train.tuning import CODED, DEFAULTS, FREE
 
 PICTURES = [KODAK / f"kodim{number:02}.png" for number in (5, 7, 19, 23)]
 KEYS = ["picture", "variant", "splats", "iterations", "seed"]
@@ -141,12 +142,8 @@ def _variants() -> dict[str, Variant]:
 
     found |= {
         "limits coded": Variant("limits", partial(ideas.fit, limits=CODED)),
-        "shortest 0.7": Variant(
-            "limits", partial(ideas.fit, limits=Limits(shortest=0.7, longest=8.0, thinnest=0.7, ridge=0.0))
-        ),
-        "longest 2": Variant(
-            "limits", partial(ideas.fit, limits=Limits(shortest=0.15, longest=2.0, thinnest=0.1, ridge=0.0))
-        ),
+        "shortest 0.7": Variant("limits", partial(ideas.fit, limits=replace(FREE, shortest=0.7, thinnest=0.69))),
+        "longest 2": Variant("limits", partial(ideas.fit, limits=replace(FREE, longest=2.0))),
         "covariance floor 0.5": Variant("limits", ideas.floored),
     }
 
