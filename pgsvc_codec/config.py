@@ -27,22 +27,22 @@ class Preset(NamedTuple):
     """A point on the curve of quality over time."""
 
     iterations: int  # at most, of an I-frame's fit, the quantisation-aware part included
-    seconds: float  # per megapixel of an I-frame, fitted and coded on two cores (benchmarks/frontier.py)
+    seconds: float | None  # per megapixel of an I-frame on two cores (benchmarks/frontier.py); None = that depends
 
 
 # x264's names, and the paper's own training, which ends when it has converged.
 PRESETS = {
-    "ultrafast": Preset(60, 3),
-    "superfast": Preset(100, 4),
-    "veryfast": Preset(150, 5),
-    "faster": Preset(200, 6),
-    "fast": Preset(300, 7),
-    "medium": Preset(500, 10),
-    "slow": Preset(1000, 20),
-    "slower": Preset(2000, 40),
-    "veryslow": Preset(4000, 80),
-    "placebo": Preset(8000, 160),
-    "paper": Preset(100_000, 1600),
+    "ultrafast": Preset(60, 1),
+    "superfast": Preset(100, 1.4),
+    "veryfast": Preset(150, 1.8),
+    "faster": Preset(200, 2.1),
+    "fast": Preset(300, 2.9),
+    "medium": Preset(500, 4.3),
+    "slow": Preset(1000, 8),
+    "slower": Preset(2000, 14),
+    "veryslow": Preset(4000, 26),
+    "placebo": Preset(8000, 49),
+    "paper": Preset(100_000, None),
 }
 INTER_SHARE = 0.3  # a P-frame starts from its reference and needs this much of an I-frame's iterations
 

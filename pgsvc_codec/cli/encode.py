@@ -58,7 +58,10 @@ def _parse_count(value: str) -> int:
     return int(match[1]) if match[1] else int(Fraction(match[2]) * 1000)
 
 
-_PACES = ", ".join(f"{name} {preset.iterations} ({preset.seconds:g} s)" for name, preset in PRESETS.items())
+_PACES = ", ".join(
+    f"{name} {preset.iterations}" + (f" ({preset.seconds:g} s)" if preset.seconds else "")
+    for name, preset in PRESETS.items()
+)
 
 
 def _parse_shares(value: str) -> tuple[float, ...]:
