@@ -32,16 +32,16 @@ class Preset(NamedTuple):
 
 # x264's names, and the paper's own training, which ends when it has converged.
 PRESETS = {
-    "ultrafast": Preset(60, 1),
-    "superfast": Preset(100, 1.4),
-    "veryfast": Preset(150, 1.8),
-    "faster": Preset(200, 2.1),
-    "fast": Preset(300, 2.9),
-    "medium": Preset(500, 4.3),
-    "slow": Preset(1000, 8),
-    "slower": Preset(2000, 14),
-    "veryslow": Preset(4000, 26),
-    "placebo": Preset(8000, 49),
+    "ultrafast": Preset(60, 1.3),
+    "superfast": Preset(100, 1.6),
+    "veryfast": Preset(150, 2),
+    "faster": Preset(200, 2.6),
+    "fast": Preset(300, 3.4),
+    "medium": Preset(500, 4.7),
+    "slow": Preset(1000, 9),
+    "slower": Preset(2000, 15),
+    "veryslow": Preset(4000, 28),
+    "placebo": Preset(8000, 52),
     "paper": Preset(100_000, None),
 }
 INTER_SHARE = 0.3  # a P-frame starts from its reference and needs this much of an I-frame's iterations
