@@ -31,7 +31,7 @@ import ideas
 import numba
 import numpy as np
 from experiment import LAYERS, level_columns, parser_of, per_level
-from fits import LevelFit, Picture, read_picture
+from fits import LevelFit, Picture, plan_of, read_picture
 from ideas import Case
 from material import KODAK, find
 from results_file import ResultsFile
@@ -234,10 +234,10 @@ class Counting(SimpleNamespace):
         super().__init__(steps=0, renders=0)
         self._rasterizer = rasterizer
 
-    def fit_step(self, *arguments: Any) -> Any:
+    def fit_step(self, *arguments: Any, **options: Any) -> Any:
         """As the rasteriser's."""
         self.steps += 1
-        return self._rasterizer.fit_step(*arguments)
+        return self._rasterizer.fit_step(*arguments, **options)
 
     def render(self, *arguments: Any) -> Any:
         """As the rasteriser's."""
@@ -248,7 +248,7 @@ class Counting(SimpleNamespace):
 def measure_one(picture: Picture, variant: Variant, splats: int, iterations: int, seed: int) -> dict[str, Any]:
     """One row, but for its keys."""
     info = picture.info
-    plan = EncodeConfig(layers=LAYERS, splats=splats).resolve(info.width, info.height, info.rate, still=True)
+    plan = plan_of(picture, EncodeConfig(layers=LAYERS, splats=splats))
     counting = Counting(load("cpu"))
     levels = LevelSizes(info, plan.level_sizes, counting)
     objective, references = levels.read(picture.frame)

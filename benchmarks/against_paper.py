@@ -30,7 +30,7 @@ import experiment
 import numba
 import numpy as np
 from experiment import LAYERS, parser_of
-from fits import Picture, read_picture
+from fits import Picture, plan_of, read_picture
 from material import DATA, KODAK, PICTURES, find
 from numpy.typing import NDArray
 from progress import Ticker
@@ -92,9 +92,11 @@ class Watched(Objective):
         background: NDArray[np.float32],
         ends: Sequence[int],
         level_weights: Sequence[float],
+        *,
+        with_moments: bool = True,
     ) -> StepResult:
         """As `Objective.step`."""
-        step = super().step(splats, background, ends, level_weights)
+        step = super().step(splats, background, ends, level_weights, with_moments=with_moments)
         samples = sum(plane.size for plane in self.targets[-1].picture)
         psnr = -10 * math.log10(step.squared_error[-1].sum() / samples)
         wall, cpu = self._started
@@ -123,7 +125,7 @@ class Course(NamedTuple):
 def watch(picture: Picture, config: EncodeConfig, limit: float = math.inf) -> Course:
     """Fit a still, unquantised."""
     info = picture.info
-    plan = config.resolve(info.width, info.height, info.rate, still=True)
+    plan = plan_of(picture, config)
     levels = LevelSizes(info, plan.level_sizes, load("cpu"))
     watched = Watched(levels.read(picture.frame).objective, limit)
     ticker = Ticker(f"{picture.name}, preset {config.preset}", None)

@@ -51,6 +51,11 @@ def read_picture(path: Path) -> Picture:
         return Picture(path.name, source.info, next(iter(source)))
 
 
+def plan_of(picture: Picture, config: EncodeConfig) -> EncodePlan:
+    """What a config means for a picture."""
+    return config.resolve(picture.info.width, picture.info.height, picture.info.rate, still=True)
+
+
 @dataclass(frozen=True)
 class LevelFit:
     """What a fit shows of every level."""
@@ -61,6 +66,14 @@ class LevelFit:
     seconds: float  # of fitting, as it was when the fit was made
     iterations: int  # that were spent, over all layers
     fit: FloatFit | None = None  # of all levels together
+
+    @classmethod
+    def of(
+        cls, levels: LevelSizes, references: list[Frame], fit: FloatFit, seconds: float, iterations: int
+    ) -> LevelFit:
+        """What a fit of all levels together shows."""
+        ends = [int(end) for end in accumulate(len(layer) for layer in fit.layers)]
+        return cls(levels.paint(fit.layers, fit.background), references, ends, seconds, iterations, fit)
 
     def psnr(self, info: VideoInfo) -> list[float]:
         """Per level, dB: over all samples of RGB, 6:1:1 of Y′CbCr."""
@@ -93,7 +106,7 @@ def fit_levels(picture: Picture, config: EncodeConfig, observe: LayerObserver | 
     """
     if config.strategy != "monolithic":
         return _fit(picture, config, observe)
-    plan = config.resolve(picture.info.width, picture.info.height, picture.info.rate, still=True)
+    plan = plan_of(picture, config)
     fits = []
     for level, size in enumerate(plan.level_sizes, start=1):
         levels = LevelSizes(picture.info, [size], load("cpu"))
@@ -122,7 +135,7 @@ class _Staged(Objective):
 
 def _fit(picture: Picture, config: EncodeConfig, observe: LayerObserver | None) -> LevelFit:
     info = picture.info
-    plan = config.resolve(info.width, info.height, info.rate, still=True)
+    plan = plan_of(picture, config)
     levels = LevelSizes(info, plan.level_sizes, load("cpu"))
     objective, references = levels.read(picture.frame)
     path = WORK / "fits" / f"{Path(picture.name).stem}-{_fingerprint(picture, plan)}.npz"
@@ -144,8 +157,7 @@ def _fit(picture: Picture, config: EncodeConfig, observe: LayerObserver | None) 
         fit = fit_float(staged, plan, np.random.default_rng([plan.seed, 0]), count)
         seconds, iterations = time.monotonic() - started, spent
         _save(path, fit, seconds, iterations)
-    ends = [int(end) for end in accumulate(len(layer) for layer in fit.layers)]
-    return LevelFit(levels.paint(fit.layers, fit.background), references, ends, seconds, iterations, fit)
+    return LevelFit.of(levels, references, fit, seconds, iterations)
 
 
 def _fingerprint(picture: Picture, plan: EncodePlan) -> str:

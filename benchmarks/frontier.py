@@ -16,7 +16,6 @@ import io
 import math
 import time
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,7 +25,7 @@ import numba
 import numpy as np
 import plots
 from experiment import LAYERS, level_columns, parser_of, per_level
-from fits import LevelFit, Picture, read_picture
+from fits import LevelFit, Picture, plan_of, read_picture
 from material import KODAK, find
 from results_file import ResultsFile
 
@@ -52,8 +51,7 @@ def fit_now(picture: Picture, plan: EncodePlan) -> LevelFit:
     objective, references = levels.read(picture.frame)
     fit = fit_float(objective, plan, np.random.default_rng([plan.seed, 0]))
     seconds = time.perf_counter() - started
-    ends = [int(end) for end in accumulate(len(layer) for layer in fit.layers)]
-    return LevelFit(levels.paint(fit.layers, fit.background), references, ends, seconds, plan.iterations_intra, fit)
+    return LevelFit.of(levels, references, fit, seconds, plan.iterations_intra)
 
 
 def measure_float(path: Path, config: EncodeConfig, plan: EncodePlan) -> dict[str, Any]:
@@ -88,11 +86,6 @@ def measure_coded(path: Path, config: EncodeConfig, plan: EncodePlan) -> dict[st
 
 
 MEASURES = {"float": measure_float, "coded": measure_coded}
-
-
-def plan_of(picture: Picture, config: EncodeConfig) -> EncodePlan:
-    """What a config means for a picture."""
-    return config.resolve(picture.info.width, picture.info.height, picture.info.rate, still=True)
 
 
 def keys_of(path: Path, kind: str, config: EncodeConfig, plan: EncodePlan, threads: int) -> dict[str, Any]:

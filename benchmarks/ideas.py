@@ -27,7 +27,7 @@ from pgsvc_codec.splats import Splats
 from pgsvc_codec.train import births, natural, relocate
 from pgsvc_codec.train.adam import Adam
 from pgsvc_codec.train.births import Births
-from pgsvc_codec.train.descent import Between, Descent, Model, Optimizer
+from pgsvc_codec.train.descent import Between, Model, Optimizer
 from pgsvc_codec.train.levels import LevelSizes
 from pgsvc_codec.train.model import SplatModel
 from pgsvc_codec.train.objective import LevelTarget, Objective
@@ -82,17 +82,10 @@ class Case(NamedTuple):
         done: int = 0,
     ) -> None:
         """Some iterations, by default all."""
-        stack = self.stack
-        Descent(
-            model,
-            optimizer,
-            objective or stack.objective,
-            self.background,
-            stack.level_weights,
-            schedule or half_cosine(stack.iterations, stack.tuning.warmup),
-            done=done,
-            between=between,
-        ).run(stack.iterations if iterations is None else iterations)
+        stack = self.stack if objective is None else self.stack._replace(objective=objective)
+        schedule = schedule or half_cosine(stack.iterations, stack.tuning.warmup)
+        descent = stack.descent(model, optimizer, self.background, schedule, done=done, between=between)
+        descent.run(stack.iterations if iterations is None else iterations)
 
 
 def fit(case: Case, limits: Limits = FREE) -> Splats:
@@ -183,37 +176,44 @@ def natural_adan(case: Case, rate: float, betas: Sequence[float] = ADAN_BETAS) -
     return model.splats()
 
 
-class Nadam(Adam):
+class AdamVariant(Adam):
+    """Adam whose means of gradients are taken otherwise."""
+
+    def means(self, gradient: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Bring both means up to date, in place; what takes the place of the first."""
+        raise NotImplementedError
+
+    def step(self, scale: float) -> None:
+        """As `Adam.step`."""
+        self._steps += 1
+        first_bias, second_bias = (1 - decay**self._steps for decay in self._betas)
+        for parameter, rate, first, second in zip(
+            self._parameters, self._rates, self._first, self._second, strict=True
+        ):
+            moved = self.means(parameter.grad, first, second)
+            parameter.addcdiv_(moved, (second / second_bias).sqrt_().add_(1e-12), value=-scale * rate / first_bias)
+
+
+class Nadam(AdamVariant):
     """Adam with Nesterov's momentum."""
 
-    def step(self, scale: float) -> None:
-        """As `Adam.step`."""
-        self._steps += 1
+    def means(self, gradient: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """One gradient ahead."""
         decays = self._betas
-        first_bias, second_bias = (1 - decay**self._steps for decay in decays)
-        for parameter, rate, first, second in zip(
-            self._parameters, self._rates, self._first, self._second, strict=True
-        ):
-            first.lerp_(parameter.grad, 1 - decays[0])
-            second.mul_(decays[1]).addcmul_(parameter.grad, parameter.grad, value=1 - decays[1])
-            ahead = first.lerp(parameter.grad, 1 - decays[0])
-            parameter.addcdiv_(ahead, (second / second_bias).sqrt_().add_(1e-12), value=-scale * rate / first_bias)
+        first.lerp_(gradient, 1 - decays[0])
+        second.mul_(decays[1]).addcmul_(gradient, gradient, value=1 - decays[1])
+        return first.lerp(gradient, 1 - decays[0])
 
 
-class RowAdam(Adam):
+class RowAdam(AdamVariant):
     """Adam whose step has the direction of the mean gradient within each splat's offset, shape and amplitude."""
 
-    def step(self, scale: float) -> None:
-        """As `Adam.step`."""
-        self._steps += 1
+    def means(self, gradient: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Squares are averaged over a splat's row."""
         decays = self._betas
-        first_bias, second_bias = (1 - decay**self._steps for decay in decays)
-        for parameter, rate, first, second in zip(
-            self._parameters, self._rates, self._first, self._second, strict=True
-        ):
-            first.lerp_(parameter.grad, 1 - decays[0])
-            second.lerp_(parameter.grad.square().mean(1, keepdim=True).expand_as(second), 1 - decays[1])
-            parameter.addcdiv_(first, (second / second_bias).sqrt_().add_(1e-12), value=-scale * rate / first_bias)
+        first.lerp_(gradient, 1 - decays[0])
+        second.lerp_(gradient.square().mean(1, keepdim=True).expand_as(second), 1 - decays[1])
+        return first
 
 
 def with_adam(

@@ -72,7 +72,7 @@ def find_births(residual: UnitFrame, weight: float, full_size: tuple[int, int], 
     if len(candidates) > _SPARE * most:
         candidates = candidates[np.argpartition(-candidates[:, 0], _SPARE * most)[: _SPARE * most]]
     candidates = candidates[np.argsort(-candidates[:, 0], kind="stable")]
-    chosen = candidates[_choose(candidates, most, width, height, _CLEARANCE)]
+    chosen = candidates[_choose(candidates, most, width, height)]
 
     pitch = np.array([full_size[0] / width, full_size[1] / height])
     x, y, deviation = chosen[:, 1], chosen[:, 2], np.maximum(_SIZE * chosen[:, 3], _SHORTEST)
@@ -156,7 +156,7 @@ def _peaks(once, twice, once_gain, twice_gain):
 
 
 @njit(cache=True)
-def _choose(candidates, most, width, height, clearance):
+def _choose(candidates, most, width, height):
     """Indices of the candidates, best first, that keep clear of better ones."""
     taken = np.zeros((height // _CELL + 1, width // _CELL + 1), np.bool_)
     chosen = np.empty(most, np.int64)
@@ -167,7 +167,7 @@ def _choose(candidates, most, width, height, clearance):
         x, y = int(candidates[k, 1]) // _CELL, int(candidates[k, 2]) // _CELL
         if taken[y, x]:
             continue
-        reach = int(clearance * candidates[k, 3] / _CELL)
+        reach = int(_CLEARANCE * candidates[k, 3] / _CELL)
         taken[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1] = True
         chosen[count] = k
         count += 1

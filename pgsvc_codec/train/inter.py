@@ -12,9 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.descent import Descent
 from pgsvc_codec.train.grid import LayerGrid, snap, split
 from pgsvc_codec.train.model import Held, SplatModel
 from pgsvc_codec.train.motion import follow
@@ -67,15 +65,11 @@ class InterFit:
         self.survivors = [np.ones(len(layer), np.bool_) for layer in reference.layers]
         self._full_level = full_level(len(reference.layers), 0)(0)
 
-    def step(self, splats: Splats, ends: Sequence[int], level_weights: Sequence[float]) -> StepResult:
-        """Errors and moments at these splats."""
-        return self.stack.objective.step(splats, self.background, ends, level_weights)
-
     def error(self, splats: Splats, ends: Sequence[int], level_weights: Sequence[float]) -> float:
         """Eq. 7 times the samples: weighted squared error."""
         objective = self.stack.objective
-        step = self.step(splats, ends, level_weights)
-        return objective.loss(step.squared_error, level_weights) * objective.width * objective.height
+        shown = objective.step(splats, self.background, ends, level_weights, with_moments=False)
+        return objective.loss(shown.squared_error, level_weights) * objective.width * objective.height
 
     def price(self, splats: Splats, ends: Sequence[int]) -> float:
         """Squared error of the full level that one bit is worth: the slope of error over rate at this quality."""
@@ -98,17 +92,8 @@ class InterFit:
         most = [_MOST_RELOCATED[layer > 0] for layer in stack.layers]
         turns = _turns(iterations, len(most))
         relocations = Relocations(stack, self.background, model, optimizer, turns, most)
-        descent = Descent(
-            model,
-            optimizer,
-            stack.objective,
-            self.background,
-            stack.level_weights,
-            half_cosine(iterations, WARMUP),
-            stack.observe,
-            between=relocations,
-        )
-        descent.run(iterations)
+        schedule = half_cosine(iterations, WARMUP)
+        stack.descent(model, optimizer, self.background, schedule, between=relocations).run(iterations)
         return model, relocations.is_new
 
     def part(self, model: SplatModel, leaving: NDArray[np.bool_]) -> SplatModel:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.adam import Adam
-from pgsvc_codec.train.descent import Descent
 from pgsvc_codec.train.grid import LayerGrid, split
 from pgsvc_codec.train.inter import inter
 from pgsvc_codec.train.model import SplatModel
@@ -67,18 +66,9 @@ def _fit_free(stack: Stack, background: NDArray[np.float32], iterations: int, li
     splats = begin(stack, background, iterations)
     model = SplatModel(splats, stack.ends, *stack.size, limits)
     optimizer = adam_of(model, tuning, iterations)
+    moves = relocations(stack, background, model, optimizer, iterations)
     schedule = half_cosine(iterations, tuning.warmup)
-    descent = Descent(
-        model,
-        optimizer,
-        stack.objective,
-        background,
-        stack.level_weights,
-        schedule,
-        stack.observe,
-        between=relocations(stack, background, model, optimizer, iterations),
-    )
-    descent.run(iterations)
+    stack.descent(model, optimizer, background, schedule, between=moves).run(iterations)
     return model
 
 

@@ -76,7 +76,11 @@ class Objective:
 
     def peers(self, level: int) -> range:
         """The levels from `level` on that have its size: those that a residual of it can be added to."""
-        return next(range(level, view.last + 1) for view in self._views if view.first <= level <= view.last)
+        return range(level, self._view(level).last + 1)
+
+    def _view(self, level: int) -> _View:
+        """The one that a level is in."""
+        return next(view for view in self._views if view.first <= level <= view.last)
 
     def without(self, level: int, residual: UnitFrame, splats: Splats) -> UnitFrame:
         """A residual of one level after further splats have been painted."""
@@ -98,13 +102,16 @@ class Objective:
         background: NDArray[np.float32],  # [C]
         ends: Sequence[int],
         level_weights: Sequence[float],
+        *,
+        with_moments: bool = True,
     ) -> StepResult:
         """Squared errors [levels, C] and the moments of all planes together [N, C + 5].
 
-        Errors of levels that weigh nothing are left out (zero) where they would need a pass of their own.
+        Errors of levels that weigh nothing are left out (zero) where they would need a pass of their own.  Without
+        `with_moments` there is no backward pass, and the moments are those of no splats, [0, C + 5].
         """
         squared_error = np.zeros((len(ends), splats.channels))
-        moments = np.zeros((len(splats), splats.channels + NUM_SHAPE_MOMENTS), np.float32)
+        moments = np.zeros((len(splats) if with_moments else 0, splats.channels + NUM_SHAPE_MOMENTS), np.float32)
         for view in self._views:
             weights = level_weights[view.levels]
             if len(self._views) > 1 and not any(weights):
@@ -121,6 +128,7 @@ class Objective:
                     ends[view.levels],
                     weights,
                     view.channel_weights[planes],
+                    with_moments=with_moments,
                 )
                 squared_error[view.levels, planes] = part.squared_error
                 own = planes.stop - planes.start
@@ -159,7 +167,7 @@ class Objective:
         A splat of layer l counts in every level from l on, so that one picture of weighted colours has them all.
         """
         levels = self.peers(level)
-        view = next(view for view in self._views if view.first <= level <= view.last)
+        view = self._view(level)
         below = splats[: ends[view.last]]
         sizes = np.diff([0, *ends[: view.last + 1]])
         weights = [sum(level_weights[k] for k in levels if k >= layer) for layer in range(len(sizes))]

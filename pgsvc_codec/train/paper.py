@@ -94,8 +94,8 @@ def probe(
     fit = _Fit(stack, black, [layer])
     fit.descend(iterations)
     splats = fit.model.splats()
-    step = stack.objective.step(splats, black, [len(splats)], weights(0))
-    return splats, stack.objective.loss(step.squared_error, weights(0))
+    shown = stack.objective.step(splats, black, [len(splats)], weights(0), with_moments=False)
+    return splats, stack.objective.loss(shown.squared_error, weights(0))
 
 
 def _free_iterations(stack: Stack) -> int:
@@ -207,17 +207,7 @@ class _Fit:
         return split(snap(model.splats(), grids, model.ends), model.ends)
 
     def _descent(self, model: PlainModel | QuantizedModel, step_scale: Callable[[int], float]) -> Descent:
-        stack = self.stack
-        return Descent(
-            model,
-            self._optimizer,
-            stack.objective,
-            self.background,
-            stack.level_weights,
-            step_scale,
-            stack.observe,
-            self._spent,
-        )
+        return self.stack.descent(model, self._optimizer, self.background, step_scale, done=self._spent)
 
     def _prune(self, share: float) -> None:
         """Drop the splats of least weight |w|, layer by layer, until `share` of the surplus is gone."""

@@ -40,5 +40,4 @@ def descent_of(
 ) -> Descent:
     """Iterations with these learning rates, falling to zero over `iterations`."""
     optimizer = adam_of(model, stack.tuning, iterations, rate)
-    schedule = half_cosine(iterations, warmup)
-    return Descent(model, optimizer, stack.objective, background, stack.level_weights, schedule, stack.observe)
+    return stack.descent(model, optimizer, background, half_cosine(iterations, warmup))

@@ -6,7 +6,7 @@ stack are part of its objective, so neither has to know the other's business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.coding.quant import QuantTables
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.descent import Observer
+from pgsvc_codec.train.descent import Between, Descent, Model, Observer, Optimizer
 from pgsvc_codec.train.grid import LayerGrid
 from pgsvc_codec.train.motion import Motion
 from pgsvc_codec.train.objective import Objective
@@ -50,6 +50,29 @@ class Stack(NamedTuple):
     def layers(self) -> range:
         """Indices of the layers in the stream."""
         return range(self.first, self.first + len(self.sizes))
+
+    def descent(
+        self,
+        model: Model,
+        optimizer: Optimizer,
+        background: NDArray[np.float32],
+        step_scale: Callable[[int], float],
+        *,
+        done: int = 0,
+        between: Between | None = None,
+    ) -> Descent:
+        """Iterations of a model towards the objective; arguments as those of `Descent`."""
+        return Descent(
+            model,
+            optimizer,
+            self.objective,
+            background,
+            self.level_weights,
+            step_scale,
+            self.observe,
+            done=done,
+            between=between,
+        )
 
     def as_one_layer(self) -> Stack:
         """All splats as one layer that shows the full level."""

@@ -106,6 +106,16 @@ def test_residuals_are_what_is_left_of_every_level(splats):
 
 
 @pytest.mark.parametrize("sizes", [[(24, 20)] * 3, GROWING])
+def test_errors_without_moments_are_the_same(splats, sizes):
+    objective = growing_objective(scene(24, 20), sizes)
+    weights = [0.5, 0.0, 1.0]
+    whole = objective.step(splats, BACKGROUND, ENDS, weights)
+    errors = objective.step(splats, BACKGROUND, ENDS, weights, with_moments=False)
+    np.testing.assert_array_equal(errors.squared_error, whole.squared_error)
+    assert errors.moments.shape == (0, whole.moments.shape[1])
+
+
+@pytest.mark.parametrize("sizes", [[(24, 20)] * 3, GROWING])
 def test_weighted_residuals_are_sums_of_residuals(splats, sizes):
     objective = growing_objective(scene(24, 20), sizes)
     weights = [0.5, 0.3, 1.0]
