@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgsvc_codec import __version__
-from pgsvc_codec.coding.payload import LayerEncoder
-from pgsvc_codec.coding.quant import QuantTables
+from pgsvc_codec.coding.baseline.payload import LayerEncoder
+from pgsvc_codec.coding.baseline.quant import QuantTables
 from pgsvc_codec.config import EncodeConfig, EncodePlan
 from pgsvc_codec.errors import ConfigError
 from pgsvc_codec.format.constants import SCALABILITY_NAMES

@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "coding": {"format", "splats"},
     "render": {"splats", "picture"},
     "media": {"video", "picture"},
-    "train": {"render", "splats", "picture", "config", "video", "coding.quant", "coding.cost"},
+    "train": {"render", "splats", "picture", "config", "video", "coding.baseline.quant", "coding.main"},
     "decoder": {"coding", "render", "format", "picture", "video"},
     "encoder": {"train", "coding", "render", "format", "splats", "picture", "metrics", "config", "video"},
     "metrics": {"picture"},
@@ -41,8 +41,8 @@ STDLIB_ONLY = {"__init__", "errors", "config", "video", "format", "describe"}
 # third-party package → modules, or folders of modules, that may import it.
 ONLY_IN: dict[str, set[str]] = {
     "click": {"cli"},
-    "constriction": {"coding.entropy"},
-    "numba": {"render", "train.births", "train.motion"},
+    "constriction": {"coding.baseline.entropy"},
+    "numba": {"coding.main", "render", "train.births", "train.main", "train.motion"},
     "llvmlite": {"render.cpu"},  # the compiler below numba
     "av": {"media"},
     "torch": {"train", "encoder", "metrics.structural", "render.cuda"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from pgsvc_codec.coding.payload import LayerDecoder
+from pgsvc_codec.coding.baseline.payload import LayerDecoder
 from pgsvc_codec.errors import FormatError
 from pgsvc_codec.splats import FloatArray, Splats
 

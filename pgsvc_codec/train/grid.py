@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.quant import (
+from pgsvc_codec.coding.baseline.quant import (
     Codebooks,
     QuantTables,
     ScalarQuantizer,

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.quant import (
+from pgsvc_codec.coding.baseline.quant import (
     FLOAT12_FRACTION_BITS,
     FLOAT16_FRACTION_BITS,
     Codebooks,

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.quant import QuantTables
+from pgsvc_codec.coding.baseline.quant import QuantTables
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.descent import Between, Descent, Model, Observer, Optimizer
 from pgsvc_codec.train.grid import LayerGrid

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scenes import SIZE, assert_equal_splats, some_splats
 
-from pgsvc_codec.coding.quant import cholesky_levels, dequantize_inter, dequantize_intra, quantize_inter, quantize_intra
+from pgsvc_codec.coding.baseline.quant import (
+    cholesky_levels,
+    dequantize_inter,
+    dequantize_intra,
+    quantize_inter,
+    quantize_intra,
+)
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.grid import LayerGrid, snap, split
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scenes import SIZE, objective_of, plan_of, psnr, scene, some_splats
 
-from pgsvc_codec.coding.quant import QuantTables, ScalarQuantizer
+from pgsvc_codec.coding.baseline.quant import QuantTables, ScalarQuantizer
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.fit import fit_inter, fit_intra
 from pgsvc_codec.train.inter import InterFit, change_energies

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scenes import SIZE, assert_equal_splats, objective_of, psnr, scene, some_splats
 
-from pgsvc_codec.coding.quant import (
+from pgsvc_codec.coding.baseline.quant import (
     FLOAT12_FRACTION_BITS,
     FLOAT16_FRACTION_BITS,
     Codebooks,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scenes import SIZE, assert_equal_splats, objective_of, plan_of, psnr, scene
 
-from pgsvc_codec.coding.quant import dequantize_intra, quantize_intra
+from pgsvc_codec.coding.baseline.quant import dequantize_intra, quantize_intra
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.fit import fit_intra
 from pgsvc_codec.video import Chroma, VideoInfo

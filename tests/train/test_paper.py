@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import SIZE, assert_equal_splats, objective_of, psnr, scene, some_splats
 
-from pgsvc_codec.coding.quant import (
+from pgsvc_codec.coding.baseline.quant import (
     FLOAT12_FRACTION_BITS,
     FLOAT16_FRACTION_BITS,
     dequantize_inter,

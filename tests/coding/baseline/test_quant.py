@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgsvc_codec.coding.quant import (
+from pgsvc_codec.coding.baseline.quant import (
     Codebooks,
     QuantTables,
     ScalarQuantizer,

@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.entropy import (
+from pgsvc_codec.coding.baseline.entropy import (
     LADDER,
     RangeDecoder,
     RangeEncoder,
@@ -24,7 +24,7 @@ from pgsvc_codec.coding.entropy import (
     class_bits,
     symbol_bits,
 )
-from pgsvc_codec.coding.quant import (
+from pgsvc_codec.coding.baseline.quant import (
     FLOAT12_FRACTION_BITS,
     FLOAT16_FRACTION_BITS,
     MAX_ENTRIES,

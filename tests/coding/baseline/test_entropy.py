@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgsvc_codec.coding.entropy import (
+from pgsvc_codec.coding.baseline.entropy import (
     DELTA_COUNTS,
     LADDER,
     RangeDecoder,
@@ -19,7 +19,7 @@ from pgsvc_codec.coding.entropy import (
 )
 from pgsvc_codec.errors import CorruptError
 
-SPEC = (Path(__file__).parents[2] / "bitstream_spec.md").read_text(encoding="utf-8")
+SPEC = (Path(__file__).parents[3] / "bitstream_spec.md").read_text(encoding="utf-8")
 
 # Changing these words is a change of the format.
 GOLDEN_COUNTS = np.array([5, 0, 90, 1, 4])

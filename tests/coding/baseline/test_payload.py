@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spec_decoder import SpecError, SpecLayerDecoder
 
-from pgsvc_codec.coding.entropy import RangeEncoder
-from pgsvc_codec.coding.payload import LayerDecoder, LayerEncoder
-from pgsvc_codec.coding.quant import (
+from pgsvc_codec.coding.baseline.entropy import RangeEncoder
+from pgsvc_codec.coding.baseline.payload import LayerDecoder, LayerEncoder
+from pgsvc_codec.coding.baseline.quant import (
     Codebooks,
     QuantTables,
     ScalarQuantizer,

@@ -1,0 +1,1 @@
+"""Fitting for rate and distortion: the `main` profile's way (design, section 8)."""
