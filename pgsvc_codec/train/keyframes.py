@@ -31,17 +31,17 @@ _OUTLIER = 3.0  # spreads beyond the median, at the default threshold
 _DEFAULT_THRESHOLD = 40.0
 _TINY = 1e-12  # below any loss that matters: a perfect fit has a logarithm
 
-KeyframeRule = Callable[[Objective, Motion | None, int], bool]
-"""Told of every frame in turn: its objective, motion from the frame before, frames of the GOP so far."""
+KeyframeRule = Callable[[Callable[[], Objective], Motion | None, int], bool]
+"""Told of every frame in turn: how to get its objective, motion from the frame before, frames of the GOP so far."""
 
 
 def keyframe_rule(plan: EncodePlan) -> KeyframeRule:
     """The rule that a plan asks for."""
     if plan.scenecut <= 0:
-        return lambda objective, motion, gop_frames: False
+        return lambda make_objective, motion, gop_frames: False
     if plan.method == "paper":
         return DynamicKeyframes(plan)
-    return lambda objective, motion, gop_frames: (
+    return lambda make_objective, motion, gop_frames: (
         motion is not None and is_cut(motion, gop_frames, plan.keyint, plan.min_keyint, plan.scenecut)
     )
 
@@ -93,8 +93,9 @@ class DynamicKeyframes:
         self._difference: float | None = None  # of the frame before
         self._jumps: deque[float] = deque(maxlen=_MOST_HISTORY)
 
-    def __call__(self, objective: Objective, motion: Motion | None, gop_frames: int) -> bool:
+    def __call__(self, make_objective: Callable[[], Objective], motion: Motion | None, gop_frames: int) -> bool:
         """See `KeyframeRule`."""
+        objective = make_objective()
         rng = np.random.default_rng([self._seed, self._frames])
         self._frames += 1
         scratch, scratch_loss = paper.probe(objective, self._splats, self._iterations, rng)

@@ -62,7 +62,8 @@ def shape_shifts(classes: IntArray) -> IntArray:
 def position_shifts(shapes: IntArray, classes: IntArray) -> IntArray:
     """[N, 2] log2 of the steps of x and y: about l1 and l3 over 2^e, at most a cell."""
     octaves = (shapes[:, ::2] + (1 << SHAPE_BITS - 1)) >> SHAPE_BITS
-    return np.clip(octaves + POSITION_BITS - classes[:, None], 0, CELL_BITS).astype(np.int32)
+    shifts: IntArray = np.clip(octaves + POSITION_BITS - classes[:, None], 0, CELL_BITS).astype(np.int32)
+    return shifts
 
 
 class IntraSymbols(NamedTuple):
