@@ -15,12 +15,15 @@ MAX_LAYERS = 8
 MAX_SPLATS = 1 << 20  # of a frame and layer (spec, "Limits")
 MAX_KEYINT = 1024  # frames of a GOP (spec, "Limits")
 
-PROFILES = ("baseline",)
+PROFILES = ("main", "baseline")
 Progression = Literal["gop", "layer"]
 PROGRESSIONS: tuple[str, ...] = get_args(Progression)
 LEVEL_SCHEDULES = ("all", "cyclic")
 STRATEGIES = ("joint", "joint-random", "sequential", "monolithic", "pruning")
 SCALABILITIES = ("quality", "resolution")
+MAIN_STRATEGIES = ("joint", "sequential", "monolithic")  # the others are the paper's comparisons
+TUNES = ("psnr", "ms-ssim")
+DEFAULT_QUALITY = 50.0
 
 
 class Preset(NamedTuple):
@@ -65,6 +68,11 @@ def layer_ends(num_splats: int, shares: Sequence[float]) -> tuple[int, ...]:
     return tuple(ends)
 
 
+def main_split(layers: int) -> tuple[float, ...]:
+    """Default shares of the bytes in `main`: each layer four fifths of the one below, so none is ever small."""
+    return tuple(0.8**layer for layer in range(layers))
+
+
 def _even(side: float, most: int) -> int:
     return min(max(2, 2 * round(side / 2)), most)
 
@@ -78,11 +86,14 @@ class EncodeConfig:
     """
 
     layers: int = 3  # num_layers, counts the base
-    layer_split: Sequence[float] | None = None  # shares of the splat budget; None = equal
-    splats: int | None = None  # per frame, all layers
+    # Shares of the splats, in `main` of the bytes; None = equal, in `main` those of `main_split`.
+    layer_split: Sequence[float] | None = None
+    splats: int | None = None  # per frame, all layers; in `main` of the I-frames
+    quality: float | None = None  # 0..100, `main` only; None = `DEFAULT_QUALITY` where `splats` says nothing
+    tune: str = "psnr"  # what `main` is fitted to look good by
     preset: str = "medium"
     iterations: int | None = None  # of an I-frame; beats the preset
-    profile: str = "baseline"
+    profile: str | None = None  # None = `main`, but `baseline` where another option is the paper's own
     strategy: str = "joint"  # how the layers are fitted, see `train.fit`
     level_schedule: str | None = None  # which levels an iteration of "joint" supervises; None = by preset
     level_weights: Sequence[float] | None = None  # emphasis of each level in joint training; None = 1 each
@@ -107,8 +118,13 @@ class EncodeConfig:
         _require(self.preset in PRESETS, "preset", self.preset, ", ".join(PRESETS))
         if self.iterations is not None:
             _require(1 <= self.iterations <= 10**6, "iterations", self.iterations, "1..1000000")
-        _require(self.profile in PROFILES, "profile", self.profile, ", ".join(PROFILES))
+        _require(self.profile in (None, *PROFILES), "profile", self.profile, ", ".join(PROFILES))
         _require(self.strategy in STRATEGIES, "strategy", self.strategy, ", ".join(STRATEGIES))
+        _require(self.tune in TUNES, "tune", self.tune, ", ".join(TUNES))
+        if self.quality is not None:
+            _require(0 <= self.quality <= 100, "quality", self.quality, "0..100")
+            _require(self.splats is None, "quality", f"{self.quality:g} beside a number of splats", "one of the two")
+        self._check_profile()
         if self.level_schedule is not None:
             schedules = ", ".join(LEVEL_SCHEDULES)
             _require(self.level_schedule in LEVEL_SCHEDULES, "level schedule", self.level_schedule, schedules)
@@ -135,15 +151,47 @@ class EncodeConfig:
             _require(self.progression in PROGRESSIONS, "progression", self.progression, ", ".join(PROGRESSIONS))
         _require(0 <= self.seed < 1 << 63, "seed", self.seed, "0..2^63-1")
 
+    @property
+    def _is_paper(self) -> str | None:
+        """The option that only the `baseline` profile has, None where there is none."""
+        if self.preset == "paper":
+            return "preset paper"
+        if self.strategy not in MAIN_STRATEGIES:
+            return f"strategy {self.strategy}"
+        return None if self.level_schedule is None else f"level schedule {self.level_schedule}"
+
+    def _check_profile(self) -> None:
+        """Options that go with one profile only."""
+        if self.profile == "main" and self._is_paper:
+            _require(False, "profile", f"main with {self._is_paper}", "baseline")
+        if self.resolved_profile == "baseline":
+            because = self._is_paper if self.profile is None else "profile baseline"
+            _require(self.quality is None, "quality", f"{self.quality} with {because}", "profile main")
+            _require(self.tune == "psnr", "tune", f"{self.tune} with {because}", "profile main")
+
+    @property
+    def resolved_profile(self) -> str:
+        """The profile that the options mean."""
+        return self.profile or ("baseline" if self._is_paper else "main")
+
     def resolve(self, width: int, height: int, rate: Fraction, *, still: bool) -> EncodePlan:
         """The numbers that these options mean for a source of width × height luma samples at `rate` frames/s."""
+        is_main = self.resolved_profile == "main"
+        quality = None
+        if is_main and self.splats is None:
+            quality = DEFAULT_QUALITY if self.quality is None else float(self.quality)
+        shares = tuple(self.layer_split or (main_split(self.layers) if is_main else (1.0,) * self.layers))
         splats = self.splats
         if splats is None:
             splats = min(max(round(_SPLATS_1080P * width * height / (1920 * 1080)), 8 * self.layers), MAX_SPLATS)
         keyint = self.keyint or min(max(round(rate), _LEAST_KEYINT), _MOST_KEYINT)
         iterations = PRESETS[self.preset].iterations if self.iterations is None else self.iterations
         return EncodePlan(
-            level_splats=layer_ends(splats, self.layer_split or (1.0,) * self.layers),
+            profile=self.resolved_profile,
+            quality=quality,
+            tune=self.tune,
+            layer_shares=tuple(share / sum(shares) for share in shares),
+            level_splats=layer_ends(splats, shares),
             iterations_intra=iterations,
             iterations_inter=max(1, round(INTER_SHARE * iterations)),
             method="paper" if self.preset == "paper" else "natural",
@@ -187,7 +235,11 @@ class EncodeConfig:
 class EncodePlan:
     """`EncodeConfig` with every choice made."""
 
-    level_splats: tuple[int, ...]  # of a frame, up to each level
+    profile: str
+    quality: float | None  # of profile main; None where `level_splats` says how many splats to keep
+    tune: str
+    layer_shares: tuple[float, ...]  # of the splats, in `main` of the bytes; their sum is 1
+    level_splats: tuple[int, ...]  # of a frame, up to each level; with a quality, what is usual for the size
     iterations_intra: int  # over all layers, whatever the strategy
     iterations_inter: int
     method: str  # of `train.fit.METHODS`
