@@ -1,0 +1,142 @@
+"""Splats coded whole: counts of the cells of a grid, which are also their order, then their symbols (spec §7)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgsvc_codec.coding.main import kernels
+from pgsvc_codec.coding.main.state import (
+    CELL_BITS,
+    MAX_AMPLITUDE,
+    MAX_LOG_LENGTH,
+    MAX_SHEAR,
+    MIN_LOG_LENGTH,
+    POSITION_BITS,
+    SHAPE_BITS,
+    STEPS,
+    IntraSymbols,
+    classes_of,
+    position_shifts,
+    state_of,
+    symbols_of,
+)
+from pgsvc_codec.errors import CorruptError
+from pgsvc_codec.format.constants import MAX_SPLATS
+from pgsvc_codec.splats import IntArray, SplatState
+
+_CELL_PIXELS = 1 << CELL_BITS - POSITION_BITS
+_LEAST_OCTAVE, _END_OCTAVE = MIN_LOG_LENGTH >> SHAPE_BITS, MAX_LOG_LENGTH + 1 >> SHAPE_BITS
+
+
+class CellSymbols(NamedTuple):
+    """Splats in the order in which they are coded, as the kernels take them."""
+
+    counts: IntArray  # [rows, columns] splats of each cell
+    firsts: NDArray[np.bool_]  # [N] whether a splat is the first of its cell
+    amplitudes: IntArray  # [N, C] k
+    shapes: IntArray  # [N, 3] v, those of lengths counted from the least length on
+    places: IntArray  # [N, 2] v within the cell
+
+
+def grid_shape(width: int, height: int) -> tuple[int, int]:
+    """Rows and columns of cells of a frame of width × height full-size pixels."""
+    return -(-height // _CELL_PIXELS), -(-width // _CELL_PIXELS)
+
+
+def cell_symbols(state: SplatState, step: int, grid: tuple[int, int]) -> tuple[CellSymbols, NDArray[np.intp]]:
+    """What codes splats whole, and the row of `state` that each coded splat came from.
+
+    The order is by cells, within a cell by falling magnitude of the first colour.
+
+    Raises:
+        ValueError: a splat lies outside the grid or not on its lattice, or is out of limits.
+    """
+    symbols = symbols_of(state, step)
+    cells = state.positions >> CELL_BITS
+    if len(state) and not ((cells >= 0) & (cells < np.array(grid[::-1]))).all():
+        raise ValueError(f"splats: one lies outside the grid of {grid[0]} x {grid[1]} cells")
+    fault = _out_of_limits(symbols, step)
+    if fault:
+        raise ValueError(f"splats: {fault}")
+    places = cells[:, 1] * grid[1] + cells[:, 0]
+    order = np.lexsort((-np.abs(symbols.amplitudes[:, 0]), places))
+    places = places[order]
+    symbols = IntraSymbols(*(np.ascontiguousarray(part[order]) for part in symbols))
+    classes = classes_of(symbols.amplitudes * np.int32(step), step)
+    shifts = position_shifts(state.shapes[order], classes)
+    counts = np.bincount(places, minlength=grid[0] * grid[1]).astype(np.int32).reshape(grid)
+    shapes = symbols.shapes - _least_lengths(classes)
+    inner = symbols.positions & ((1 << CELL_BITS - shifts) - 1)
+    return CellSymbols(counts, np.diff(places, prepend=-1) > 0, symbols.amplitudes, shapes, inner), order
+
+
+def write_whole(coder: kernels.Coder, symbols: CellSymbols) -> None:
+    """Append splats coded whole."""
+    kernels.code_cells(coder, symbols.counts, MAX_SPLATS)
+    kernels.code_whole(coder, *symbols[1:])
+
+
+def read_whole(coder: kernels.Coder, step: int, grid: tuple[int, int], channels: int, limit: int) -> SplatState:
+    """Read splats coded whole.
+
+    Raises:
+        CorruptError: there are more than `limit`, or one is out of limits.
+    """
+    counts = np.zeros(grid, np.int32)
+    number = kernels.code_cells(coder, counts, limit)
+    if number < 0:
+        raise CorruptError(f"cells: got more than {limit} splats, allowed {limit}")
+    amplitudes, shapes, inner = (np.empty((number, width), np.int32) for width in (channels, 3, 2))
+    cells = np.repeat(np.arange(counts.size, dtype=np.int32), counts.ravel())
+    firsts = np.diff(cells, prepend=-1) > 0
+    kernels.code_whole(coder, firsts, amplitudes, shapes, inner)
+    classes = classes_of(amplitudes, 1)
+    shapes += _least_lengths(classes)
+    symbols = IntraSymbols(amplitudes, shapes, inner)
+    fault = _out_of_limits(symbols, step)
+    if fault:
+        raise CorruptError(f"splats: {fault}")
+    shifts = position_shifts(state_of(symbols, step).shapes, classes)
+    corners = np.stack([cells % np.int32(grid[1]), cells // np.int32(grid[1])], axis=1)
+    return state_of(symbols._replace(positions=(corners << CELL_BITS - shifts) + inner), step)
+
+
+def _least_lengths(classes: IntArray) -> IntArray:
+    """[N, 3] what is subtracted from the symbols of shapes, so that those of lengths are not negative."""
+    least = np.zeros((len(classes), 3), np.int32)
+    least[:, ::2] = (np.int32(_LEAST_OCTAVE) << classes)[:, None]
+    return least
+
+
+def _out_of_limits(symbols: IntraSymbols, step: int) -> str | None:
+    """What is wrong with symbols whose state could not be held."""
+    most = MAX_AMPLITUDE // step
+    if (np.abs(symbols.amplitudes) > most).any():
+        return f"got an amplitude of {np.abs(symbols.amplitudes).max()} D, allowed {most} D"
+    classes = classes_of(symbols.amplitudes, 1)
+    if (np.abs(symbols.shapes[:, 1]) > MAX_SHEAR >> np.int32(SHAPE_BITS) - classes).any():
+        return f"got a shear of more than {MAX_SHEAR} / {1 << SHAPE_BITS}"
+    lengths = symbols.shapes[:, ::2]
+    octaves = lengths >> classes[:, None]
+    if ((octaves < _LEAST_OCTAVE) | (octaves >= _END_OCTAVE)).any():
+        return f"got a length outside 2^{_LEAST_OCTAVE}..2^{_END_OCTAVE} pixels"
+    return None
+
+
+def capacity(symbols: CellSymbols) -> int:
+    """Bytes that suffice for splats coded whole: two for each of their bits with a model."""
+    return 2 * symbols.counts.size + 400 * len(symbols.firsts)
+
+
+def step_of(index: int) -> int:
+    """D of a step index.
+
+    Raises:
+        CorruptError: there is no such step.
+    """
+    if not 0 <= index < len(STEPS):
+        raise CorruptError(f"step index: got {index}, allowed 0..{len(STEPS) - 1}")
+    return STEPS[index]

@@ -1,0 +1,375 @@
+"""Range coder with adaptive binary models, and the payloads of the `main` profile in its terms (spec §7, numba).
+
+Each kernel walks the syntax once, for both directions: a call of `_bit` writes the bit that it is given, or replaces
+it by the one that it reads, and returns it.  So writer and reader cannot differ.
+
+The coder is constriction's queue coder of 64-bit state, 32-bit words and 24-bit probabilities, but that words lie in
+the payload with the highest byte first, and that bytes past the end read as 0: what is 0 at the end is not stored.
+
+Kernels and everything they call live in this one file: numba's disk cache does not see edits elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _kernel(function: _Function) -> _Function:
+    return cast(_Function, njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+u64 = np.uint64
+
+# A model is the probability that a bit is 0, in 2^-22, and the number of bits it is worth: probability << 10 | count.
+PROBABILITY_BITS = 22
+COUNT_BITS = 10
+COUNT_LIMIT = 255  # of the bits that a model remembers
+_RATES = np.array([(1 << 17) // (2 * count + 3) for count in range(1 << COUNT_BITS)], np.int64)
+_LEAST = 1 << 8  # of 2^24: probability of a bit, whatever the model says
+_PRECISION = 24
+_MOST_BITS = 20  # equiprobable bits of one interval
+
+_LOW, _SIZE, _PLACE, _FAULT = range(4)  # registers; reading, _LOW is the point's distance from the interval's lower end
+
+
+class Coder(NamedTuple):
+    """A coder in the midst of a payload; make it with `writer` or `reader`."""
+
+    registers: NDArray[np.uint64]
+    data: NDArray[np.uint8]
+    models: NDArray[np.int64]
+    writing: bool
+    count_limit: int
+
+
+# Magnitudes: the number of binary digits in unary, then the two digits behind the leading one; others are equiprobable.
+_LENGTHS = 12  # models of the unary part; longer ones share the last
+_MOST_DIGITS = 23
+_DIGITS = 7  # lengths that have models for their digits; longer ones share the last
+_DIGIT_MODELS = 3 * _DIGITS
+
+MAX_CLASS = 8
+CHANNELS = 3
+CELL_CONTEXTS = 10
+CELL_STEPS = 6  # models of a count in unary; further ones share the last
+MOST_IN_CELL = 1 << 20
+COLOR_CONTEXTS = 6
+SIGN_CONTEXTS = 3
+OCTAVES = 14
+LENGTH_CONTEXTS = 6
+_TREE = 16
+_FRACTIONS = 4
+
+# Where the models of each kind of symbol begin.
+CELLS = 0
+COLORS = CELLS + CELL_CONTEXTS * CELL_STEPS
+COLOR_DIGITS = COLORS + CHANNELS * COLOR_CONTEXTS * _LENGTHS
+COLOR_SIGNS = COLOR_DIGITS + CHANNELS * _DIGIT_MODELS
+LENGTHS_1 = COLOR_SIGNS + CHANNELS * SIGN_CONTEXTS
+LENGTHS_3 = LENGTHS_1 + LENGTH_CONTEXTS * _TREE
+FRACTIONS = LENGTHS_3 + OCTAVES * _TREE
+SHEARS = FRACTIONS + 2 * OCTAVES * _FRACTIONS
+SHEAR_DIGITS = SHEARS + (MAX_CLASS + 1) * _LENGTHS
+SHEAR_SIGN = SHEAR_DIGITS + _DIGIT_MODELS
+NUM_MODELS = SHEAR_SIGN + 1
+
+
+def writer(models: NDArray[np.int64], capacity: int, count_limit: int = COUNT_LIMIT) -> Coder:
+    """A coder that writes up to `capacity` bytes; it changes the models."""
+    registers = np.array([0, (1 << 64) - 1, 0, 0], np.uint64)
+    return Coder(registers, np.empty(capacity + 16, np.uint8), models, True, count_limit)
+
+
+def reader(models: NDArray[np.int64], payload: bytes) -> Coder:
+    """A coder that reads a payload; it changes the models."""
+    head = int.from_bytes(payload[:8].ljust(8, b"\0"), "big")
+    registers = np.array([head, (1 << 64) - 1, 8, 0], np.uint64)
+    return Coder(registers, np.frombuffer(bytearray(payload), np.uint8), models, False, COUNT_LIMIT)
+
+
+def finished(coder: Coder) -> bytes:
+    """The bytes of a coder that has written everything: the shortest within its interval."""
+    low, size, place, _ = (int(register) for register in coder.registers)
+    for dropped in range(64, -1, -8):
+        point = -(-low >> dropped) << dropped
+        if point < low + size:
+            break
+    head = int.from_bytes(coder.data[:place].tobytes(), "big")
+    return ((head << 64) + point).to_bytes(place + 8, "big").rstrip(b"\0")
+
+
+def left_over(coder: Coder) -> bool:
+    """Whether a coder that has read everything leaves bytes unread, ends in a byte that is 0, or never fitted."""
+    ends_in_zero = len(coder.data) > 0 and coder.data[-1] == 0
+    low, size, place, fault = (int(register) for register in coder.registers)
+    return bool(fault or low >= size or len(coder.data) > place or ends_in_zero)
+
+
+@_kernel
+def _renew(coder: Any) -> None:
+    """Move one word."""
+    registers, data = coder.registers, coder.data
+    place = np.int64(registers[_PLACE])
+    if coder.writing:
+        word = registers[_LOW]
+        for index in range(4):
+            data[place + index] = np.uint8(word >> u64(56 - 8 * index))
+        registers[_LOW] = word << u64(32)
+    else:
+        if registers[_LOW] >= registers[_SIZE]:
+            registers[_FAULT] = u64(1)
+            registers[_LOW] = registers[_SIZE] - u64(1)
+        word = u64(0)
+        for index in range(4):
+            word = word << u64(8)
+            if place + index < len(data):
+                word |= u64(data[place + index])
+        registers[_LOW] = registers[_LOW] << u64(32) | word
+    registers[_SIZE] = registers[_SIZE] << u64(32)
+    registers[_PLACE] = u64(place + 4)
+
+
+@_kernel
+def _raise(coder: Any, amount: Any) -> None:
+    """Move the lower end of a writer's interval up, with the carry into what is written."""
+    registers, data = coder.registers, coder.data
+    registers[_LOW] += amount
+    if registers[_LOW] < amount:
+        place = np.int64(registers[_PLACE]) - 1
+        while data[place] == 255:
+            data[place] = 0
+            place -= 1
+        data[place] += np.uint8(1)
+
+
+@_kernel
+def _bit(coder: Any, index: Any, bit: Any) -> Any:
+    """One bit by an adaptive model."""
+    registers, models = coder.registers, coder.models
+    model = models[index]
+    probability, count = model >> COUNT_BITS, model & ((1 << COUNT_BITS) - 1)
+    weight = min(max(probability << (_PRECISION - PROBABILITY_BITS), _LEAST), (1 << _PRECISION) - _LEAST)
+    step = registers[_SIZE] >> u64(_PRECISION)
+    zeros = step * u64(weight)
+    if coder.writing:
+        if bit:
+            _raise(coder, zeros)
+    else:
+        bit = np.int64(registers[_LOW] >= zeros)
+        if bit:
+            registers[_LOW] -= zeros
+    if bit:
+        registers[_SIZE] = step * u64((1 << _PRECISION) - weight)
+        target = np.int64(0)
+    else:
+        registers[_SIZE] = zeros
+        target = np.int64(1 << PROBABILITY_BITS)
+    probability += (target - probability) * _RATES[count] >> 16
+    if count < coder.count_limit:
+        count += 1
+    models[index] = probability << COUNT_BITS | count
+    if registers[_SIZE] < u64(1 << 32):
+        _renew(coder)
+    return bit
+
+
+@_kernel
+def _bits(coder: Any, number: Any, value: Any) -> Any:
+    """So many equiprobable bits, `number` <= 40, the highest first."""
+    if number > _MOST_BITS:
+        high = _bits_once(coder, number - _MOST_BITS, value >> _MOST_BITS)
+        return high << _MOST_BITS | _bits_once(coder, _MOST_BITS, value & ((1 << _MOST_BITS) - 1))
+    return _bits_once(coder, number, value)
+
+
+@_kernel
+def _bits_once(coder: Any, number: Any, value: Any) -> Any:
+    if number == 0:
+        return np.int64(0)
+    registers = coder.registers
+    step = registers[_SIZE] >> u64(_PRECISION) << u64(_PRECISION - number)
+    if coder.writing:
+        _raise(coder, step * u64(value))
+    else:
+        value = min(np.int64(registers[_LOW] // step), (np.int64(1) << number) - 1)
+        registers[_LOW] -= step * u64(value)
+    registers[_SIZE] = step
+    if step < u64(1 << 32):
+        _renew(coder)
+    return value
+
+
+@_kernel
+def _digits(value: Any) -> Any:
+    """Binary digits of a number that is not negative; 0 has none."""
+    number = np.int64(0)
+    while value:
+        value >>= 1
+        number += 1
+    return number
+
+
+@_kernel
+def _magnitude(coder: Any, lengths: Any, digits: Any, shift: Any, value: Any) -> Any:
+    """A number that is not negative; `shift` says which models the second and third digit take."""
+    length = _digits(value)
+    number = np.int64(0)
+    while number < _MOST_DIGITS and _bit(coder, lengths + min(number, _LENGTHS - 1), np.int64(length > number)):
+        number += 1
+    if number < 2:
+        return number
+    base = digits + 3 * min(max(number - 2 + shift, 0), _DIGITS - 1)
+    rest = number - 1
+    result = np.int64(1)
+    node = np.int64(0)
+    while rest and number - rest <= 2:
+        rest -= 1
+        digit = _bit(coder, base + node, value >> rest & 1)
+        result = result << 1 | digit
+        node = 1 + digit
+    return result << rest | _bits(coder, rest, value & ((np.int64(1) << rest) - 1))
+
+
+@_kernel
+def code_bits(coder: Any, number: Any, value: Any) -> Any:
+    """A header field of so many equiprobable bits; returns it."""
+    return _bits(coder, np.int64(number), np.int64(value))
+
+
+@_kernel
+def code_cells(coder: Any, counts: Any, limit: Any) -> Any:
+    """Numbers of splats of the cells [rows, columns]; returns their sum, -1 where it exceeds the limit."""
+    rows, columns = counts.shape
+    total = np.int64(0)
+    for row in range(rows):
+        for column in range(columns):
+            near = np.int64(0)
+            if column:
+                near += 2 * min(counts[row, column - 1], 4)
+            if row:
+                near += 2 * min(counts[row - 1, column], 4)
+                if column:
+                    near += min(counts[row - 1, column - 1], 4)
+                if column + 1 < columns:
+                    near += min(counts[row - 1, column + 1], 4)
+            base = CELLS + CELL_STEPS * cell_context(near)
+            count = np.int64(counts[row, column])
+            number = np.int64(0)
+            while _bit(coder, base + min(number, CELL_STEPS - 1), np.int64(count > number)):
+                number += 1
+                if total + number > limit:
+                    return np.int64(-1)
+            counts[row, column] = number
+            total += number
+    return total
+
+
+@_kernel
+def cell_context(near: Any) -> Any:
+    """Of 2 W + 2 N + NW + NE, each count at most 4."""
+    if near < 6:
+        return near
+    return min(6 + (near - 6) // 3, CELL_CONTEXTS - 1)
+
+
+@_kernel
+def class_of(energy: Any) -> Any:
+    """The class of a splat from the sum of its squared symbols (`state.classes_of`)."""
+    result = np.int64(0)
+    while result < MAX_CLASS and 2 * energy >= np.int64(1) << 2 * (result + 1):
+        result += 1
+    return result
+
+
+@_kernel
+def _octave(coder: Any, tree: Any, value: Any) -> Any:
+    node = np.int64(1)
+    for index in range(3, -1, -1):
+        node = node << 1 | _bit(coder, tree + node, value >> index & 1)
+    return node - _TREE
+
+
+@_kernel
+def _log_length(coder: Any, axis: Any, tree: Any, level: Any, value: Any) -> Any:
+    """A log length of a splat of class `level`, from a quarter of a pixel on."""
+    octave = min(_octave(coder, tree, value >> level), OCTAVES - 1)
+    base = FRACTIONS + (axis * OCTAVES + octave) * _FRACTIONS
+    rest = level
+    node = np.int64(1)
+    for _ in range(min(level, 2)):
+        rest -= 1
+        node = node << 1 | _bit(coder, base + node, value >> rest & 1)
+    result = node - (np.int64(1) << (level - rest)) | octave << (level - rest)
+    return result << rest | _bits(coder, rest, value & ((np.int64(1) << rest) - 1))
+
+
+@_kernel
+def code_whole(coder: Any, firsts: Any, amplitudes: Any, shapes: Any, places: Any) -> None:
+    """Splats coded whole.
+
+    Args:
+        coder: of the payload.
+        firsts: bool [N], whether a splat is the first of its cell.
+        amplitudes: int32 [N, C] multiples of D.
+        shapes: int32 [N, 3] multiples of their steps, lengths from a quarter of a pixel on.
+        places: int32 [N, 2] multiples of their steps within the cell.
+    """
+    channels = amplitudes.shape[1]
+    before: Any = np.int64(0)
+    for n in range(len(amplitudes)):
+        energy = np.int64(0)
+        last: Any = np.int64(0)  # what the next component's context comes from
+        sign = np.int64(0)
+        for channel in range(channels):
+            if channel == 0:
+                context: Any = np.int64(0)
+                if not firsts[n]:
+                    context = min(1 + before, COLOR_CONTEXTS - 1)
+            else:
+                context = min(_digits(last), COLOR_CONTEXTS - 1)
+            symbol = np.int64(amplitudes[n, channel])
+            value = _magnitude(
+                coder,
+                COLORS + (channel * COLOR_CONTEXTS + context) * _LENGTHS,
+                COLOR_DIGITS + channel * _DIGIT_MODELS,
+                np.int64(0),
+                abs(symbol),
+            )
+            if channel == 0:
+                before = _digits(value)
+            negative = np.int64(0)
+            if value:
+                negative = _bit(coder, COLOR_SIGNS + channel * SIGN_CONTEXTS + sign, np.int64(symbol < 0))
+                sign = 1 + negative
+            else:
+                sign = np.int64(0)
+            amplitudes[n, channel] = -value if negative else value
+            energy += value * value
+            last = value + (last >> 2)
+        level = class_of(energy)
+
+        first = _log_length(
+            coder, 0, LENGTHS_1 + min(level, LENGTH_CONTEXTS - 1) * _TREE, level, np.int64(shapes[n, 0])
+        )
+        shapes[n, 0] = first
+        third = _log_length(coder, 1, LENGTHS_3 + (first >> level) * _TREE, level, np.int64(shapes[n, 2]))
+        shapes[n, 2] = third
+        shear = np.int64(shapes[n, 1])
+        value = _magnitude(coder, SHEARS + level * _LENGTHS, SHEAR_DIGITS, 3 - level, abs(shear))
+        if value and _bit(coder, SHEAR_SIGN, np.int64(shear < 0)):
+            value = -value
+        shapes[n, 1] = value
+
+        for axis in range(2):
+            # The middle of the length's cell of its lattice, in octaves, rounded, as `state.position_shifts` has it.
+            length = (first, third)[axis]
+            middle = (length << (8 - level)) + (np.int64(1) << (8 - level) >> 1) - 512
+            shift = min(max((middle + 128 >> 8) + 6 - level, 0), 9)
+            places[n, axis] = _bits(coder, 9 - shift, np.int64(places[n, axis]))
