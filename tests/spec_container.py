@@ -80,13 +80,13 @@ def read_stream(data):
     """§3 to §5 and §9: a stream that may be cut or damaged; StreamError where nothing of it is of use."""
     require(data[:8] == bytes.fromhex("89504753 0d0a1a0a"))
     require(data[8:10] == bytes(2))
-    head = unsealed(piece(data, 0, 64))
-    flags, header_length, index_offset, index_length, total = struct.unpack("<HIQIQ", head[10:36])
-    require(flags < 2 and header_length <= 65536 and head[36:] == bytes(24))
-    behind = 64 + header_length
-    stream = stream_header(unsealed(piece(data, 64, header_length)))
-    if index_offset:
-        require(index_offset == behind and total >= behind + index_length)
+    head = unsealed(piece(data, 0, 32))
+    flags, header_length, index_length, total = struct.unpack("<HIIQ", head[10:])
+    require(flags < 4 and header_length <= 65536)
+    behind = 32 + header_length
+    stream = stream_header(unsealed(piece(data, 32, header_length)))
+    if flags & 2:
+        require(total >= behind + index_length)
         first = behind + index_length
         index = read_index(unsealed(piece(data, behind, index_length)), len(stream.levels), total - first)
         require(sum(gop["frames"] for gop in index) == stream.video["frame_count"])
@@ -112,22 +112,28 @@ def stream_header(block):
     while block.at < len(block.data):
         tag = block.bytes(4)
         require(tag.isalpha() and tag not in records)
-        records[tag] = block.bytes(block.number(2))
+        records[tag] = block.bytes(block.varint())
         require(tag in (b"VIDE", b"LAYR", b"PROF") or tag[:1].islower())
     require(records.keys() >= {b"VIDE", b"LAYR", b"PROF"})
     require(records[b"PROF"] == bytes(1))
-    names = "width height numerator denominator frame_count chroma depth matrix primaries transfer color_range siting"
-    require(len(records[b"VIDE"]) == 23)
-    video = dict(zip(names.split(), struct.unpack("<HHIIIBBBBBBB", records[b"VIDE"]), strict=True))
-    rate = video.pop("numerator"), video.pop("denominator")
-    require(all(rate) and gcd(*rate) == 1)
+    record = Block(records[b"VIDE"])
+    video = {"width": record.number(2), "height": record.number(2)}
+    rate = record.varint(), record.varint()
+    require(all(rate) and gcd(*rate) == 1 and max(rate) < 2**32)
+    video["frame_count"] = record.varint()
+    require(video["frame_count"] <= 2**30)
+    for name in ["chroma", "depth", "matrix", "primaries", "transfer", "color_range", "siting"]:
+        video[name] = record.number(1)
+    record.end()
     video["rate"] = Fraction(*rate)
     require(video["chroma"] <= 4 and video["depth"] in (8, 10) and video["matrix"] in (0, 1, 6, 9))
     require((video["chroma"] == 4) == (video["matrix"] == 0) and (video["chroma"] < 4 or video["depth"] == 8))
     require(video["color_range"] < 2 and video["siting"] < 3)
-    scalability, count = records[b"LAYR"][:2]
-    require(scalability < 2 and 1 <= count <= 8 and len(records[b"LAYR"]) == 2 + 8 * count)
-    levels = list(struct.iter_unpack("<HHI", records[b"LAYR"][2:]))
+    record = Block(records[b"LAYR"])
+    scalability, count = record.number(1), record.number(1)
+    require(scalability < 2 and 1 <= count <= 8)
+    levels = [(record.varint(), record.varint(), record.varint()) for _ in range(count)]
+    record.end()
     full = (video["width"], video["height"])
     require(all(1 <= side <= 16384 for side in full) and levels[-1][:2] == full)
     require(all(low <= high for a, b in pairwise(levels) for low, high in zip(a, b, strict=True)))

@@ -63,8 +63,8 @@ def test_tags_agree() -> None:
 
 
 def test_sizes_in_the_text_agree() -> None:
-    assert "sealed file header, 64 bytes" in SPEC
-    assert header.FILE_HEADER_BYTES == 64
+    assert "sealed file header, 32 bytes" in SPEC
+    assert header.FILE_HEADER_BYTES == 32
     assert "A sealed segment header (20 bytes)" in SPEC
     assert segments.SEGMENT_HEADER_BYTES == 20
     assert "gop × num_layers × 25 bytes" in SPEC

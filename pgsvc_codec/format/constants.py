@@ -12,6 +12,7 @@ SEGMENT_MARKER = b"\xc5SEG"
 TRAILER_MAGIC = b"PGSX"
 
 FLAG_LAYER_ORDER = 0x01  # of the file header: segments lie layer by layer
+FLAG_INDEX_IN_FRONT = 0x02  # of the file header: the index follows the stream header
 FLAG_KEY = 0x01  # of a GOP: it begins with an I-frame and needs nothing outside itself
 FLAG_SCENE_CUT = 0x02  # of a GOP: it begins a new scene
 
@@ -22,8 +23,8 @@ TAG_ENCODER = b"encd"
 
 QUALITY, RESOLUTION = 0, 1
 SCALABILITY_NAMES = {QUALITY: "quality", RESOLUTION: "resolution"}
-BASELINE = 0
-PROFILE_NAMES = {BASELINE: "baseline"}
+BASELINE, MAIN = 0, 1
+PROFILE_NAMES = {BASELINE: "baseline", MAIN: "main"}
 
 CHROMA_RGB = 4
 CHROMA_NAMES = {0: "gray", 1: "yuv420p", 2: "yuv422p", 3: "yuv444p", CHROMA_RGB: "rgb24"}  # ffmpeg's, at 8 bits

@@ -18,6 +18,7 @@ from typing import BinaryIO, Literal, Self
 
 from pgsvc_codec.errors import ConfigError, CorruptError, FormatError, OutputError, TruncatedError
 from pgsvc_codec.format.constants import (
+    FLAG_INDEX_IN_FRONT,
     FLAG_KEY,
     FLAG_LAYER_ORDER,
     FLAG_SCENE_CUT,
@@ -156,9 +157,7 @@ class StreamWriter:
                 self._spool = tempfile.TemporaryFile(dir=spool_dir)  # noqa: SIM115
         else:
             stream_header = header.pack()
-            file_header = FileHeader(
-                flags=0, stream_header_length=len(stream_header), index_offset=0, index_length=0, total_length=0
-            )
+            file_header = FileHeader(flags=0, stream_header_length=len(stream_header), index_length=0, total_length=0)
             sink.write(seal(file_header.pack()) + stream_header)
             self._overhead = FILE_HEADER_BYTES + len(stream_header)
 
@@ -240,15 +239,14 @@ class StreamWriter:
         stream_header = replace(self._header, video=video).pack()
         layer_order = self._progression == "layer"
         index = seal(Index(gops=tuple(self._layer_order() if layer_order else self._gops)).pack())
-        index_offset = FILE_HEADER_BYTES + len(stream_header)
+        index_at = FILE_HEADER_BYTES + len(stream_header)
         file_header = FileHeader(
-            flags=FLAG_LAYER_ORDER if layer_order else 0,
+            flags=FLAG_INDEX_IN_FRONT | FLAG_LAYER_ORDER * layer_order,
             stream_header_length=len(stream_header),
-            index_offset=index_offset,
             index_length=len(index),
-            total_length=index_offset + len(index) + self._position,
+            total_length=index_at + len(index) + self._position,
         )
-        self._overhead = index_offset + len(index)
+        self._overhead = index_at + len(index)
         self._sink.write(seal(file_header.pack()) + stream_header + index)
         self._spool.seek(0)
         if layer_order:
@@ -352,7 +350,7 @@ class StreamReader:
         length = self.file_header.stream_header_length
         self.header = StreamHeader.unpack(self._read(FILE_HEADER_BYTES, length, "stream header"))
         behind = FILE_HEADER_BYTES + length
-        if self.file_header.index_offset:
+        if self.file_header.index_in_front:
             self.index_place: Literal["front", "end", "missing"] = "front"
             index = self._read(behind, self.file_header.index_length, "index")
             behind += self.file_header.index_length

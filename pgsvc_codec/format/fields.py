@@ -158,21 +158,22 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Rate:
-    """A positive fraction in lowest terms: numerator, then denominator, u32 each."""
+    """A positive fraction in lowest terms: numerator, then denominator, varints below 2^32 each."""
 
     name: ClassVar[str] = "rate"
-    min_bytes: ClassVar[int] = 8
+    min_bytes: ClassVar[int] = 2
 
     def pack(self, value: Fraction) -> bytes:
-        """Eight bytes."""
-        return U32.pack(value.numerator) + U32.pack(value.denominator)
+        """2 to 10 bytes."""
+        return VARINT.pack(value.numerator) + VARINT.pack(value.denominator)
 
     def take(self, cursor: Cursor, field: str) -> Fraction:
         """The fraction at the cursor."""
         start = cursor.position
-        numerator, denominator = U32.take(cursor, field), U32.take(cursor, field)
-        if not numerator or not denominator or gcd(numerator, denominator) != 1:
-            raise cursor.corrupt(field, start, f"got {numerator}/{denominator}, allowed > 0 in lowest terms")
+        numerator, denominator = VARINT.take(cursor, field), VARINT.take(cursor, field)
+        small = max(numerator, denominator) < 1 << 32
+        if not small or not numerator or not denominator or gcd(numerator, denominator) != 1:
+            raise cursor.corrupt(field, start, f"got {numerator}/{denominator}, allowed 1..2^32-1 in lowest terms")
         return Fraction(numerator, denominator)
 
 

@@ -12,6 +12,7 @@ from pgsvc_codec.format.constants import (
     CHROMA_NAMES,
     CHROMA_RGB,
     DEPTH_SUFFIXES,
+    FLAG_INDEX_IN_FRONT,
     FLAG_LAYER_ORDER,
     MAGIC,
     MATRIX_NAMES,
@@ -40,6 +41,7 @@ from pgsvc_codec.format.fields import (
     U16,
     U32,
     U64,
+    VARINT,
     Bytes,
     Cursor,
     Many,
@@ -51,28 +53,29 @@ from pgsvc_codec.format.fields import (
     wire,
 )
 
-_RESERVED = bytes(24)
-
 
 @dataclass(frozen=True, kw_only=True)
 class FileHeader(Record):
-    """The first 60 bytes of a stream; sealed, 64."""
+    """The first 28 bytes of a stream; sealed, 32."""
 
     NAME: ClassVar[str] = "file header"
 
     magic: bytes = field(default=MAGIC, metadata=wire(Bytes(8), (MAGIC,)))
     version: int = field(default=VERSION, metadata=wire(U16, (VERSION,)))
-    flags: int = field(metadata=wire(U16, range(FLAG_LAYER_ORDER + 1)))
+    flags: int = field(metadata=wire(U16, range((FLAG_LAYER_ORDER | FLAG_INDEX_IN_FRONT) + 1)))
     stream_header_length: int = field(metadata=wire(U32, range(MAX_STREAM_HEADER_BYTES + 1)))
-    index_offset: int = field(metadata=wire(U64))
     index_length: int = field(metadata=wire(U32, range(MAX_INDEX_BYTES + 1)))
     total_length: int = field(metadata=wire(U64))
-    reserved: bytes = field(default=_RESERVED, metadata=wire(Bytes(len(_RESERVED)), (_RESERVED,)))
 
     @property
     def layer_order(self) -> bool:
         """Segments lie layer by layer, not GOP by GOP."""
         return bool(self.flags & FLAG_LAYER_ORDER)
+
+    @property
+    def index_in_front(self) -> bool:
+        """The index follows the stream header; it is at the end otherwise."""
+        return bool(self.flags & FLAG_INDEX_IN_FRONT)
 
     @classmethod
     def unpack(cls, sealed: bytes) -> Self:
@@ -94,18 +97,14 @@ class FileHeader(Record):
             )
         header = cls.parse(Cursor(unseal(sealed, where=cls.NAME, base=0), where=cls.NAME, base=0))
         behind = FILE_HEADER_BYTES + header.stream_header_length
-        if header.index_offset not in (0, behind):
-            raise CorruptError(
-                f"file header field index_offset: got {header.index_offset:#x}, allowed 0 or {behind:#x}"
-            )
-        if header.index_offset and header.total_length < behind + header.index_length:
+        if header.index_in_front and header.total_length < behind + header.index_length:
             raise CorruptError(
                 f"file header field total_length: got {header.total_length}, "
                 f"allowed at least {behind + header.index_length}, the end of the index"
             )
-        if not header.index_offset and (header.index_length or header.total_length or header.layer_order):
+        if not header.index_in_front and (header.index_length or header.total_length or header.layer_order):
             raise CorruptError(
-                "file header: index_length, total_length and flags must be 0 where index_offset is: "
+                "file header: index_length, total_length and flags must be 0 where the index is at the end: "
                 f"got {header.index_length}, {header.total_length}, {header.flags}"
             )
         return header
@@ -121,7 +120,7 @@ class RecordHead(Record):
     NAME: ClassVar[str] = "record head"
 
     tag: bytes = field(metadata=wire(Bytes(4)))
-    length: int = field(metadata=wire(U16))
+    length: int = field(metadata=wire(VARINT, range(MAX_STREAM_HEADER_BYTES + 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +132,7 @@ class VideoRecord(Record):
     width: int = field(metadata=wire(U16, range(1, MAX_SIDE + 1)))  # samples of the first plane
     height: int = field(metadata=wire(U16, range(1, MAX_SIDE + 1)))
     rate: Fraction = field(metadata=wire(Rate()))  # frames per second
-    frame_count: int = field(default=0, metadata=wire(U32, range(MAX_GOPS * MAX_GOP_FRAMES + 1)))  # 0 = unknown
+    frame_count: int = field(default=0, metadata=wire(VARINT, range(MAX_GOPS * MAX_GOP_FRAMES + 1)))  # 0 = unknown
     chroma: int = field(metadata=wire(U8, tuple(CHROMA_NAMES)))
     depth: int = field(metadata=wire(U8, tuple(DEPTH_SUFFIXES)))  # bits per sample
     matrix: int = field(metadata=wire(U8, tuple(MATRIX_NAMES)))
@@ -162,9 +161,9 @@ class LevelRecord(Record):
 
     NAME: ClassVar[str] = "level"
 
-    width: int = field(metadata=wire(U16, range(1, MAX_SIDE + 1)))
-    height: int = field(metadata=wire(U16, range(1, MAX_SIDE + 1)))
-    splats: int = field(metadata=wire(U32, range(MAX_LAYERS * MAX_SPLATS + 1)))  # budget per frame
+    width: int = field(metadata=wire(VARINT, range(1, MAX_SIDE + 1)))
+    height: int = field(metadata=wire(VARINT, range(1, MAX_SIDE + 1)))
+    splats: int = field(metadata=wire(VARINT, range(MAX_LAYERS * MAX_SPLATS + 1)))  # budget per frame
 
 
 @dataclass(frozen=True, kw_only=True)

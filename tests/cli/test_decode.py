@@ -312,7 +312,7 @@ def test_unusable_options(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "file header at byte 0x0: needs 64 bytes, got 0"),
+        (b"", "file header at byte 0x0: needs 32 bytes, got 0"),
         (b"garbage" * 50, "not a PGS stream"),
         (None, "No such file or directory"),
         ("directory", "Is a directory"),

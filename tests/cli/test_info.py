@@ -121,7 +121,7 @@ def test_verify(path: Path, stream: bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", b"file header at byte 0x0: needs 64 bytes, got 0"),
+        (b"", b"file header at byte 0x0: needs 32 bytes, got 0"),
         (b"garbage" * 50, b"not a PGS stream: magic at byte 0x0: got 67 61 72"),
         (None, b"No such file or directory"),
     ],
