@@ -82,7 +82,7 @@ def test_errors_say_where() -> None:
     at = packed.index(VIDEO["width"].to_bytes(2, "little"))
     packed[at : at + 2] = bytes(2)
     with pytest.raises(
-        CorruptError, match=rf"stream header field width at byte {64 + at:#x}: got 0, allowed 1\.\.16384"
+        CorruptError, match=rf"stream header field width at byte {FILE_HEADER_BYTES + at:#x}: got 0, allowed 1\.\.16384"
     ):
         StreamHeader.unpack(seal(bytes(packed)), base=FILE_HEADER_BYTES)
 
