@@ -12,7 +12,7 @@ Kernels and everything they call live in this one file: numba's disk cache does 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -26,6 +26,7 @@ def _kernel(function: _Function) -> _Function:
 
 
 u64 = np.uint64
+MASK = (1 << 64) - 1
 
 # A model is the probability that a bit is 0, in 2^-22, and the number of bits it is worth: probability << 10 | count.
 PROBABILITY_BITS = 22
@@ -36,17 +37,10 @@ _LEAST = 1 << 8  # of 2^24: probability of a bit, whatever the model says
 _PRECISION = 24
 _MOST_BITS = 20  # equiprobable bits of one interval
 
-_LOW, _SIZE, _PLACE, _FAULT = range(4)  # registers; reading, _LOW is the point's distance from the interval's lower end
-
-
-class Coder(NamedTuple):
-    """A coder in the midst of a payload; make it with `writer` or `reader`."""
-
-    registers: NDArray[np.uint64]
-    data: NDArray[np.uint8]
-    models: NDArray[np.int64]
-    writing: bool
-    count_limit: int
+# A coder is one array, which is what compiled functions pass on fastest: registers, models, then words of the payload.
+# Reading, _LOW is the distance of the read point from the interval's lower end.
+_LOW, _SIZE, _WORDS, _LENGTH, _FAULT, _WRITING, _LIMIT, _MODELS = range(8)
+Coder = NDArray[np.uint64]
 
 
 # Magnitudes: the number of binary digits in unary, then the two digits behind the leading one; others are equiprobable.
@@ -81,101 +75,106 @@ SHEAR_SIGN = SHEAR_DIGITS + _DIGIT_MODELS
 NUM_MODELS = SHEAR_SIGN + 1
 
 
+def _coder(models: NDArray[np.int64], registers: list[int], words: int) -> Coder:
+    coder = np.empty(_MODELS + NUM_MODELS + words, np.uint64)
+    coder[:_MODELS] = registers
+    coder[_MODELS : _MODELS + NUM_MODELS] = models
+    return coder
+
+
 def writer(models: NDArray[np.int64], capacity: int, count_limit: int = COUNT_LIMIT) -> Coder:
-    """A coder that writes up to `capacity` bytes; it changes the models."""
-    registers = np.array([0, (1 << 64) - 1, 0, 0], np.uint64)
-    return Coder(registers, np.empty(capacity + 16, np.uint8), models, True, count_limit)
+    """A coder that writes up to so many bytes, beginning with these models."""
+    return _coder(models, [0, MASK, 0, 0, 0, 1, count_limit], capacity // 4 + 2)
 
 
 def reader(models: NDArray[np.int64], payload: bytes) -> Coder:
-    """A coder that reads a payload; it changes the models."""
-    head = int.from_bytes(payload[:8].ljust(8, b"\0"), "big")
-    registers = np.array([head, (1 << 64) - 1, 8, 0], np.uint64)
-    return Coder(registers, np.frombuffer(bytearray(payload), np.uint8), models, False, COUNT_LIMIT)
+    """A coder that reads a payload, beginning with these models."""
+    words = np.frombuffer(payload + bytes(-len(payload) % 4 + 8), ">u4")
+    coder = _coder(models, [int(words[0]) << 32 | int(words[1]), MASK, 2, len(words), 0, 0, COUNT_LIMIT], len(words))
+    coder[_MODELS + NUM_MODELS :] = words
+    return coder
+
+
+def models_of(coder: Coder) -> NDArray[np.int64]:
+    """The models as they are now."""
+    return coder[_MODELS : _MODELS + NUM_MODELS].astype(np.int64)
 
 
 def finished(coder: Coder) -> bytes:
     """The bytes of a coder that has written everything: the shortest within its interval."""
-    low, size, place, _ = (int(register) for register in coder.registers)
+    low, size, words = (int(register) for register in coder[: _WORDS + 1])
+    data = coder[_MODELS + NUM_MODELS :][:words].astype(">u4").tobytes()
     for dropped in range(64, -1, -8):
         point = -(-low >> dropped) << dropped
         if point < low + size:
             break
-    head = int.from_bytes(coder.data[:place].tobytes(), "big")
-    return ((head << 64) + point).to_bytes(place + 8, "big").rstrip(b"\0")
+    head = int.from_bytes(data, "big")
+    return ((head << 64) + point).to_bytes(len(data) + 8, "big").rstrip(b"\0")
 
 
-def left_over(coder: Coder) -> bool:
-    """Whether a coder that has read everything leaves bytes unread, ends in a byte that is 0, or never fitted."""
-    ends_in_zero = len(coder.data) > 0 and coder.data[-1] == 0
-    low, size, place, fault = (int(register) for register in coder.registers)
-    return bool(fault or low >= size or len(coder.data) > place or ends_in_zero)
+def left_over(coder: Coder, payload: bytes) -> bool:
+    """Whether a coder that has read a payload leaves bytes unread or ends in a byte that is 0, or never fitted."""
+    low, size, words, _, fault = (int(register) for register in coder[: _FAULT + 1])
+    return bool(fault) or low >= size or len(payload) > 4 * words or payload.endswith(b"\0")
 
 
 @_kernel
 def _renew(coder: Any) -> None:
     """Move one word."""
-    registers, data = coder.registers, coder.data
-    place = np.int64(registers[_PLACE])
-    if coder.writing:
-        word = registers[_LOW]
-        for index in range(4):
-            data[place + index] = np.uint8(word >> u64(56 - 8 * index))
-        registers[_LOW] = word << u64(32)
+    place = np.int64(coder[_WORDS])
+    if coder[_WRITING]:
+        coder[_MODELS + NUM_MODELS + place] = coder[_LOW] >> u64(32)
+        coder[_LOW] <<= u64(32)
     else:
-        if registers[_LOW] >= registers[_SIZE]:
-            registers[_FAULT] = u64(1)
-            registers[_LOW] = registers[_SIZE] - u64(1)
-        word = u64(0)
-        for index in range(4):
-            word = word << u64(8)
-            if place + index < len(data):
-                word |= u64(data[place + index])
-        registers[_LOW] = registers[_LOW] << u64(32) | word
-    registers[_SIZE] = registers[_SIZE] << u64(32)
-    registers[_PLACE] = u64(place + 4)
+        if coder[_LOW] >= coder[_SIZE]:
+            coder[_FAULT] = u64(1)
+            coder[_LOW] = coder[_SIZE] - u64(1)
+        coder[_LOW] <<= u64(32)
+        if place < np.int64(coder[_LENGTH]):
+            coder[_LOW] |= coder[_MODELS + NUM_MODELS + place]
+    coder[_SIZE] <<= u64(32)
+    coder[_WORDS] = u64(place + 1)
 
 
 @_kernel
-def _raise(coder: Any, amount: Any) -> None:
-    """Move the lower end of a writer's interval up, with the carry into what is written."""
-    registers, data = coder.registers, coder.data
-    registers[_LOW] += amount
-    if registers[_LOW] < amount:
-        place = np.int64(registers[_PLACE]) - 1
-        while data[place] == 255:
-            data[place] = 0
-            place -= 1
-        data[place] += np.uint8(1)
+def _carry(coder: Any) -> None:
+    """Into the words that are written."""
+    place = _MODELS + NUM_MODELS + np.int64(coder[_WORDS]) - 1
+    while coder[place] == u64(0xFFFFFFFF):
+        coder[place] = u64(0)
+        place -= 1
+    coder[place] += u64(1)
 
 
 @_kernel
 def _bit(coder: Any, index: Any, bit: Any) -> Any:
     """One bit by an adaptive model."""
-    registers, models = coder.registers, coder.models
-    model = models[index]
+    model = np.int64(coder[_MODELS + index])
     probability, count = model >> COUNT_BITS, model & ((1 << COUNT_BITS) - 1)
-    weight = min(max(probability << (_PRECISION - PROBABILITY_BITS), _LEAST), (1 << _PRECISION) - _LEAST)
-    step = registers[_SIZE] >> u64(_PRECISION)
+    weight: Any = min(max(probability << (_PRECISION - PROBABILITY_BITS), _LEAST), (1 << _PRECISION) - _LEAST)
+    step = coder[_SIZE] >> u64(_PRECISION)
     zeros = step * u64(weight)
-    if coder.writing:
+    low = coder[_LOW]
+    if coder[_WRITING]:
         if bit:
-            _raise(coder, zeros)
+            coder[_LOW] = low + zeros
+            if low + zeros < low:
+                _carry(coder)
     else:
-        bit = np.int64(registers[_LOW] >= zeros)
+        bit = np.int64(low >= zeros)
         if bit:
-            registers[_LOW] -= zeros
+            coder[_LOW] = low - zeros
+    size = zeros
+    target = np.int64(1 << PROBABILITY_BITS)
     if bit:
-        registers[_SIZE] = step * u64((1 << _PRECISION) - weight)
+        size = step * u64((1 << _PRECISION) - weight)
         target = np.int64(0)
-    else:
-        registers[_SIZE] = zeros
-        target = np.int64(1 << PROBABILITY_BITS)
     probability += (target - probability) * _RATES[count] >> 16
-    if count < coder.count_limit:
+    if count < np.int64(coder[_LIMIT]):
         count += 1
-    models[index] = probability << COUNT_BITS | count
-    if registers[_SIZE] < u64(1 << 32):
+    coder[_MODELS + index] = u64(probability << COUNT_BITS | count)
+    coder[_SIZE] = size
+    if size < u64(1 << 32):
         _renew(coder)
     return bit
 
@@ -193,14 +192,16 @@ def _bits(coder: Any, number: Any, value: Any) -> Any:
 def _bits_once(coder: Any, number: Any, value: Any) -> Any:
     if number == 0:
         return np.int64(0)
-    registers = coder.registers
-    step = registers[_SIZE] >> u64(_PRECISION) << u64(_PRECISION - number)
-    if coder.writing:
-        _raise(coder, step * u64(value))
+    step = coder[_SIZE] >> u64(_PRECISION) << u64(_PRECISION - number)
+    low = coder[_LOW]
+    if coder[_WRITING]:
+        coder[_LOW] = low + step * u64(value)
+        if coder[_LOW] < low:
+            _carry(coder)
     else:
-        value = min(np.int64(registers[_LOW] // step), (np.int64(1) << number) - 1)
-        registers[_LOW] -= step * u64(value)
-    registers[_SIZE] = step
+        value = min(np.int64(low // step), (np.int64(1) << number) - 1)
+        coder[_LOW] = low - step * u64(value)
+    coder[_SIZE] = step
     if step < u64(1 << 32):
         _renew(coder)
     return value

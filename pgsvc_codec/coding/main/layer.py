@@ -94,6 +94,7 @@ class LayerEncoder(_State):
         if len(state):
             kernels.code_bits(coder, _STEP_BITS, step_index)
             write_whole(coder, symbols)
+        self._models = kernels.models_of(coder)
         self.decoded, self.order = state[order], order
         return kernels.finished(coder)
 
@@ -149,7 +150,8 @@ class LayerDecoder(_State):
         if kernels.code_bits(coder, 1, 0):
             self.step_index = kernels.code_bits(coder, _STEP_BITS, 0)
             state = read_whole(coder, step_of(self.step_index), self._grid, self.channels, MAX_SPLATS)
-        if kernels.left_over(coder):
+        if kernels.left_over(coder, payload):
             raise CorruptError(f"I payload of layer {self.layer}: {len(payload)} bytes belong to no splats")
+        self._models = kernels.models_of(coder)
         self.decoded = state
         return state
