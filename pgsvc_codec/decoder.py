@@ -202,7 +202,7 @@ class Decoder:
                 continue
             losses: list[str] = []
             on_loss = partial(_note_loss, losses, number)
-            decoded = decode_gop(self._payloads(number, level, on_loss), self.info.chroma.num_planes, on_loss)
+            decoded = decode_gop(self._payloads(number, level, on_loss), self.reader.header, on_loss)
             for frame, splats in enumerate(decoded, start=gop.first_frame):
                 if frame >= end:
                     break

@@ -443,7 +443,7 @@ def test_a_decoder_shows_what_was_fitted_to_a_level(growing, layers):
         grids = plane_grids(decoder.info, *decoder.level_size(layers))
         painter = FramePainter(rasterizer, (decoder.info.width, decoder.info.height), grids, decoder.info.max_code)
         payloads = [decoder.reader.read_segment(0, layer) for layer in range(layers)]
-        splats, background = next(iter(decode_gop(payloads, 3, pytest.fail)))
+        splats, background = next(decode_gop(payloads, decoder.reader.header, pytest.fail))
         (expected,) = painter.paint(splats, background, [layers])
         for plane, other in zip(next(decoder.frames(layers=layers)).planes, expected, strict=True):
             np.testing.assert_array_equal(plane, other)

@@ -82,7 +82,7 @@ def package_splats(data: bytes) -> Iterator[tuple[list, np.ndarray]]:
     with Decoder(data) as decoder:
         for gop in range(len(decoder.reader.gops)):
             payloads = [decoder.reader.read_segment(gop, layer) for layer in range(decoder.num_layers)]
-            for layers, background in decode_gop(payloads, decoder.info.chroma.num_planes, pytest.fail):
+            for layers, background in decode_gop(payloads, decoder.reader.header, pytest.fail):
                 yield [(splats.means, splats.cholesky, splats.colors) for splats in layers], background
 
 

@@ -28,12 +28,14 @@ from pgsvc_codec.cli.common import (
 )
 from pgsvc_codec.cli.pixels import PixelOptions, pixel_options
 from pgsvc_codec.config import (
+    DEFAULT_QUALITY,
     LEVEL_SCHEDULES,
     PRESETS,
     PROFILES,
     PROGRESSIONS,
     SCALABILITIES,
     STRATEGIES,
+    TUNES,
     EncodeConfig,
 )
 from pgsvc_codec.describe import describe_file
@@ -85,10 +87,25 @@ def _parse_sizes(value: str) -> tuple[tuple[int, int], ...]:
 @click.option("--seek", "--start", type=int, default=0, metavar="N", help="Frames to skip.")
 @click.option("-f", "--frames", "--limit", type=int, metavar="N", help="Frames to encode.  [default: all]")
 @click.option("-L", "--layers", type=int, metavar="N", help=f"Layers.  [default: {EncodeConfig.layers}]")
-@click.option("--layer-split", type=_parse_shares, metavar="A,B,..", help="Shares of the splats.  [default: equal]")
+@click.option(
+    "--layer-split",
+    type=_parse_shares,
+    metavar="A,B,..",
+    help="Shares of the bytes (baseline: of the splats).  [default: 5,4,3.2,..; baseline: equal]",
+)
 @click.option("--scalability", type=click.Choice(SCALABILITIES), help="What grows.  [default: quality]")
 @click.option("--layer-res", type=_parse_sizes, metavar="WxH,..", help="Of the levels.  [default: by their splats]")
-@click.option("-n", "--splats", type=_parse_count, metavar="N", help="Per frame.  [default: 12k per 1080p, by area]")
+@click.option(
+    "--quality", type=float, metavar="Q", help=f"0..100, of profile main.  [default: {DEFAULT_QUALITY:g}, without -n]"
+)
+@click.option(
+    "-n",
+    "--splats",
+    type=_parse_count,
+    metavar="N",
+    help="Per frame, in place of a quality.  [default of baseline: 12k per 1080p, by area]",
+)
+@click.option("--tune", type=click.Choice(TUNES), help="What profile main looks good by.  [default: psnr]")
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
@@ -96,7 +113,11 @@ def _parse_sizes(value: str) -> tuple[tuple[int, int], ...]:
     help=f"Speed: {_PACES} iterations (seconds per megapixel of an I-frame).  [default: {EncodeConfig.preset}]",
 )
 @click.option("--iterations", type=int, metavar="N", help="Of an I-frame, all layers together; beats the preset.")
-@click.option("--profile", type=click.Choice(PROFILES), help=f"Coding tools.  [default: {EncodeConfig.profile}]")
+@click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    help="Coding tools.  [default: main; baseline with what only the paper has]",
+)
 @click.option("--strategy", type=click.Choice(STRATEGIES), help=f"Of training.  [default: {EncodeConfig.strategy}]")
 @click.option(
     "--level-schedule", type=click.Choice(LEVEL_SCHEDULES), help="Which levels an iteration of joint training sees."
@@ -243,7 +264,8 @@ def _introduce(console: Console, source: Source, config: EncodeConfig) -> None:
     console.note(f"input    {_look(info)}{count}{'' if source.still else f', {float(info.rate):.6g} fps'}")
     if source.assumed:
         console.note(f"assumed  {', '.join(source.assumed)}")
-    fit = f"{plan.splats} splats in {config.layers} layers, {plan.iterations_intra} iterations"
+    amount = f"{plan.splats} splats" if plan.quality is None else f"quality {plan.quality:g}"
+    fit = f"profile {plan.profile}, {amount} in {config.layers} layers, {plan.iterations_intra} iterations"
     if plan.scalability == "resolution":
         fit += f", levels of {' '.join(f'{across}x{down}' for across, down in plan.level_sizes)}"
     if not source.still:
@@ -251,7 +273,8 @@ def _introduce(console: Console, source: Source, config: EncodeConfig) -> None:
     preset = "" if config.iterations and plan.method != "paper" else f"preset {config.preset}, "
     console.note(f"fit      {preset}{fit}")
     console.detail(
-        f"plan     splats of the layers {','.join(map(str, plan.layer_splats))}, strategy {plan.strategy}, levels "
+        f"plan     shares of the layers {','.join(f'{share:.2f}' for share in plan.layer_shares)}, strategy "
+        f"{plan.strategy}, levels "
         f"trained: {plan.level_schedule}, scene cut {plan.scenecut:g} with at least {plan.min_keyint} frames between, "
         f"{plan.progression} order, seed {plan.seed}"
     )

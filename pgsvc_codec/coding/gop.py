@@ -1,13 +1,22 @@
-"""The payloads of one GOP ↔ the splats of its frames, for as many layers as there are."""
+"""The payloads of one GOP ↔ the splats of its frames, for as many layers as there are and whatever the profile."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from pgsvc_codec.coding.baseline.payload import LayerDecoder
+import numpy as np
+
+from pgsvc_codec.coding.baseline import payload as baseline
+from pgsvc_codec.coding.main import layer as main
+from pgsvc_codec.coding.main.state import splats_of
 from pgsvc_codec.errors import FormatError
+from pgsvc_codec.format.constants import CHROMA_RGB, MAIN
+from pgsvc_codec.format.header import StreamHeader
 from pgsvc_codec.splats import FloatArray, Splats
+
+Losses = Callable[[int, FormatError], None]
+"""Told of a layer whose payloads contradict themselves; it and those above are left out from there on."""
 
 
 class DecodedSplats(NamedTuple):
@@ -17,18 +26,22 @@ class DecodedSplats(NamedTuple):
     background: FloatArray  # [C]
 
 
-def decode_gop(
-    payloads: Sequence[Sequence[bytes]], channels: int, on_loss: Callable[[int, FormatError], None]
-) -> Iterator[DecodedSplats]:
-    """The splats of each frame of a GOP, in coding order.
+def decode_gop(payloads: Sequence[Sequence[bytes]], header: StreamHeader, on_loss: Losses) -> Iterator[DecodedSplats]:
+    """The splats of each frame of a GOP, in display order.
 
     Args:
-        payloads: per layer, per frame; layers from the base on, all of the same number of frames.
-        channels: C, 1 or 3.
-        on_loss: told of a layer whose payloads contradict themselves; it and those above are left out from there
-            on, and without the base there are no further frames.
+        payloads: per layer, per frame in coding order; layers from the base on, all of the same number of frames.
+        header: of the stream.
+        on_loss: see `Losses`; without the base there are no further frames.
     """
-    decoders = [LayerDecoder(layer, channels) for layer in range(len(payloads))]
+    decode = _decode_main if header.profile.profile == MAIN else _decode_baseline
+    return decode(payloads, header, on_loss)
+
+
+def _decode_baseline(
+    payloads: Sequence[Sequence[bytes]], header: StreamHeader, on_loss: Losses
+) -> Iterator[DecodedSplats]:
+    decoders = [baseline.LayerDecoder(layer, header.video.channels) for layer in range(len(payloads))]
     for position in range(len(payloads[0]) if payloads else 0):
         layers = []
         for layer, decoder in enumerate(decoders):
@@ -42,3 +55,20 @@ def decode_gop(
         if not layers:
             return
         yield DecodedSplats(layers, decoders[0].background)
+
+
+def _decode_main(payloads: Sequence[Sequence[bytes]], header: StreamHeader, on_loss: Losses) -> Iterator[DecodedSplats]:
+    video = header.video
+    opponent = video.chroma == CHROMA_RGB
+    decoders = [main.LayerDecoder(layer, video.channels, video.width, video.height) for layer in range(len(payloads))]
+    layers = []
+    for layer, decoder in enumerate(decoders):
+        try:
+            state = decoder.decode_intra(payloads[layer][0])
+        except FormatError as error:
+            on_loss(layer, error)
+            break
+        layers.append(splats_of(state, video.width, video.height, opponent=opponent))
+    if layers:
+        assert decoders[0].header is not None
+        yield DecodedSplats(layers, np.array(decoders[0].header.background, np.float32) / np.float32(255))
