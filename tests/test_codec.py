@@ -5,85 +5,37 @@ from __future__ import annotations
 import gc
 import io
 import threading
-from dataclasses import replace
-from fractions import Fraction
+from functools import partial
 from itertools import islice
 
 import numba
 import numpy as np
 import pytest
 import torch
+from codec_clips import Clip, at_size, meter_of, stream_of
 from level_sizes import with_level_sizes
 
-from pgsvc_codec import Decoder, EncodeConfig, encode, encode_monolithic
+from pgsvc_codec import Decoder, EncodeConfig, encode_monolithic
 from pgsvc_codec.coding.gop import decode_gop
 from pgsvc_codec.config import STRATEGIES
 from pgsvc_codec.errors import BackendError, ConfigError, InputError
 from pgsvc_codec.metrics.psnr import PsnrMeter
-from pgsvc_codec.picture import from_unit, plane_grids, resample, to_rgb, to_unit
+from pgsvc_codec.picture import plane_grids, to_rgb
 from pgsvc_codec.render.backend import load
 from pgsvc_codec.render.frames import FramePainter
-from pgsvc_codec.video import PIX_FMTS, Chroma, Matrix, Range, VideoInfo
+from pgsvc_codec.video import PIX_FMTS, Range
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-QUICK = EncodeConfig(splats=90, iterations=60, keyint=4, scenecut=0)
-
-
-class Clip:
-    """A source out of thin air: a disc that crosses waves, another picture from `cut` on."""
-
-    still = False
-
-    def __init__(self, pix_fmt="yuv420p", size=(52, 40), frames=3, cut=None):
-        chroma, depth = PIX_FMTS[pix_fmt]
-        is_rgb = chroma is Chroma.RGB
-        matrix, span = (Matrix.RGB, Range.FULL) if is_rgb else (Matrix.BT709, Range.LIMITED)
-        self.info = VideoInfo(*size, Fraction(25), chroma, depth, matrix, span)
-        self.frame_count = frames
-        self.cut = cut
-
-    def __iter__(self):
-        return (self.frame(number) for number in range(self.frame_count))
-
-    def frame(self, number):
-        new_scene = self.cut is not None and number >= self.cut
-        planes = []
-        for plane, grid in enumerate(plane_grids(self.info)):
-            x, y = np.meshgrid(grid.x0 + grid.dx * np.arange(grid.width), grid.y0 + grid.dy * np.arange(grid.height))
-            disc = np.hypot(x - 15 - 2 * number, y - 18) < 9
-            waves = 0.45 + 0.15 * np.sin((x if not new_scene else y) / (5 if not new_scene else 2) + plane)
-            planes.append(np.where(disc ^ new_scene, 0.9 - waves, waves).astype(np.float32))
-        return from_unit(tuple(planes), self.info)
-
-
-def stream_of(clip, config=QUICK, **options):
-    sink = io.BytesIO()
-    report = encode(clip, sink, config, **options)
-    return sink.getvalue(), report
-
-
-def at_size(frame, info, size):
-    """The frame resampled, as whoever has only the source and the size of a level would do it."""
-    if size == (info.width, info.height):
-        return frame
-    planes = resample(to_unit(frame, info), plane_grids(info), plane_grids(info, *size))
-    return from_unit(planes, replace(info, width=size[0], height=size[1]))
-
-
-def meter_of(clip, data, layers):
-    meter = PsnrMeter(clip.info.max_code, is_rgb=clip.info.chroma is Chroma.RGB)
-    with Decoder(data) as decoder:
-        for source, shown in zip(clip, decoder.frames(layers=layers), strict=True):
-            meter.add(at_size(source, clip.info, decoder.level_size(layers)), shown.planes)
-    return meter
+baseline = partial(EncodeConfig, profile="baseline")
+QUICK = baseline(splats=90, iterations=60, keyint=4, scenecut=0)
 
 
 @pytest.mark.parametrize("pix_fmt", PIX_FMTS)
 def test_every_kind_of_planes_comes_back_as_the_encoder_says(pix_fmt):
     clip = Clip(pix_fmt)
     # a starved fit may end with a top layer that its quantisers spoil
-    data, report = stream_of(clip, EncodeConfig(splats=120, iterations=150, keyint=4, scenecut=0))
+    data, report = stream_of(clip, baseline(splats=120, iterations=150, keyint=4, scenecut=0))
     assert report.size_bytes == len(data)
     for level in report.levels:
         meter = meter_of(clip, data, level.layers)
@@ -98,20 +50,20 @@ def test_every_kind_of_planes_comes_back_as_the_encoder_says(pix_fmt):
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (33, 17)])
 def test_odd_sizes(size):
     clip = Clip(size=size, frames=2)
-    data, report = stream_of(clip, EncodeConfig(splats=9, iterations=20))
+    data, report = stream_of(clip, baseline(splats=9, iterations=20))
     assert meter_of(clip, data, 3).combined == report.levels[2].psnr
 
 
 @pytest.mark.parametrize("layers", [1, 2, 8])
 def test_any_number_of_layers(layers):
     clip = Clip(frames=2)
-    data, report = stream_of(clip, EncodeConfig(splats=96, iterations=60, layers=layers))
+    data, report = stream_of(clip, baseline(splats=96, iterations=60, layers=layers))
     assert [level.layers for level in report.levels] == list(range(1, layers + 1))
     assert meter_of(clip, data, layers).combined == report.levels[-1].psnr
 
 
 def test_the_cycle_of_the_paper_trains_too():
-    _, report = stream_of(Clip("rgb24"), EncodeConfig(splats=90, iterations=60, level_schedule="cyclic"))
+    _, report = stream_of(Clip("rgb24"), baseline(splats=90, iterations=60, level_schedule="cyclic"))
     assert report.levels[0].psnr < report.levels[2].psnr > 22
 
 
@@ -120,7 +72,7 @@ def test_the_cycle_of_the_paper_trains_too():
 @pytest.mark.parametrize("preset", ["medium", "paper"])
 def test_every_way_of_training_closes_the_loop(scalability, strategy, preset):
     clip = Clip(frames=3)
-    config = EncodeConfig(
+    config = baseline(
         splats=60, iterations=12, preset=preset, strategy=strategy, scalability=scalability, scenecut=0, keyint=4
     )
     data, report = stream_of(clip, config)
@@ -140,10 +92,10 @@ def test_levels_of_resolution_scalability_are_trained_at_their_size():
     """The base is a good small picture, and better at its size than a base that was trained for the full one."""
     clip = Clip(frames=1)
     options = {"splats": 150, "iterations": 200}
-    growing, report = stream_of(clip, EncodeConfig(scalability="resolution", **options))
+    growing, report = stream_of(clip, baseline(scalability="resolution", **options))
     level_sizes = [tuple(sides) for sides in report.plan.level_sizes]
     assert level_sizes == [(30, 24), (42, 32), (52, 40)]
-    other = with_level_sizes(stream_of(clip, EncodeConfig(strategy="pruning", **options))[0], level_sizes)
+    other = with_level_sizes(stream_of(clip, baseline(strategy="pruning", **options))[0], level_sizes)
     assert meter_of(clip, growing, 1).combined > meter_of(clip, other, 1).combined + 2
     assert all(level.psnr > 25 for level in report.levels)
 
@@ -151,7 +103,7 @@ def test_levels_of_resolution_scalability_are_trained_at_their_size():
 @pytest.mark.parametrize("scalability", ["quality", "resolution"])
 def test_monolithic_levels_are_streams_of_their_own(scalability):
     clip = Clip(frames=2)
-    config = EncodeConfig(
+    config = baseline(
         splats=90, iterations=40, strategy="monolithic", scalability=scalability, layer_split=(1, 2, 3), keyint=4
     )
     sinks = [io.BytesIO() for _ in range(3)]
@@ -168,18 +120,18 @@ def test_monolithic_levels_are_streams_of_their_own(scalability):
                 meter.add(at_size(source, clip.info, size), shown.planes)
         assert meter.combined == report.levels[0].psnr
     if scalability == "quality":
-        own = stream_of(clip, EncodeConfig(splats=45, layers=1, iterations=40, strategy="monolithic", keyint=4))[0]
+        own = stream_of(clip, baseline(splats=45, layers=1, iterations=40, strategy="monolithic", keyint=4))[0]
         assert sinks[1].getvalue() == own
 
 
 def test_a_monolithic_stream_has_one_layer():
     with pytest.raises(ConfigError, match="layers: got 3, allowed 1 in a stream of strategy monolithic"):
-        stream_of(Clip(), EncodeConfig(strategy="monolithic"))
+        stream_of(Clip(), baseline(strategy="monolithic"))
 
 
 def test_p_frames_hold_their_quality():
     clip = Clip(frames=8)
-    data, _ = stream_of(clip, EncodeConfig(splats=150, iterations=300, keyint=8))
+    data, _ = stream_of(clip, baseline(splats=150, iterations=300, keyint=8))
     decibels = []
     with Decoder(data) as decoder:
         for source, shown in zip(clip, decoder.frames(), strict=True):
@@ -190,7 +142,7 @@ def test_p_frames_hold_their_quality():
 
 
 def test_a_scene_cut_opens_a_gop():
-    data, report = stream_of(Clip(frames=7, cut=4), EncodeConfig(splats=60, iterations=20, keyint=16))
+    data, report = stream_of(Clip(frames=7, cut=4), baseline(splats=60, iterations=20, keyint=16))
     with Decoder(data) as decoder:
         assert [(gop.first_frame, gop.scene_cut) for gop in decoder.reader.gops] == [(0, False), (4, True)]
     assert report.gops == 2
@@ -199,8 +151,7 @@ def test_a_scene_cut_opens_a_gop():
 def test_a_cut_that_may_not_open_a_gop_costs_little_quality():
     clip = Clip(frames=4, cut=2)
     with_cut, without = (
-        stream_of(clip, EncodeConfig(splats=90, iterations=60, min_keyint=1, scenecut=scenecut))[1]
-        for scenecut in (40, 0)
+        stream_of(clip, baseline(splats=90, iterations=60, min_keyint=1, scenecut=scenecut))[1] for scenecut in (40, 0)
     )
     assert (with_cut.gops, without.gops) == (2, 1)
     assert without.levels[2].psnr > with_cut.levels[2].psnr - 0.5
@@ -208,8 +159,8 @@ def test_a_cut_that_may_not_open_a_gop_costs_little_quality():
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not():
     clip = Clip()
-    first, second = stream_of(clip)[0], stream_of(clip)[0]
-    other = stream_of(clip, EncodeConfig(splats=90, iterations=60, keyint=4, scenecut=0, seed=1))[0]
+    first, second = stream_of(clip, QUICK)[0], stream_of(clip, QUICK)[0]
+    other = stream_of(clip, baseline(splats=90, iterations=60, keyint=4, scenecut=0, seed=1))[0]
     assert first == second != other
 
 
@@ -217,7 +168,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not():
 @pytest.mark.parametrize("scalability", ["quality", "resolution"])
 def test_one_thread_gives_the_bytes_of_two(preset, scalability):
     clip = Clip(frames=2)
-    config = EncodeConfig(splats=90, iterations=20, preset=preset, scalability=scalability, keyint=4, min_keyint=2)
+    config = baseline(splats=90, iterations=20, preset=preset, scalability=scalability, keyint=4, min_keyint=2)
     before, before_torch = numba.get_num_threads(), torch.get_num_threads()
     streams = []
     try:
@@ -233,7 +184,7 @@ def test_one_thread_gives_the_bytes_of_two(preset, scalability):
 
 def test_streamed_and_indexed_outputs_hold_the_same_frames():
     clip = Clip(frames=6)
-    indexed, streamed = stream_of(clip)[0], stream_of(clip, seekable=False)[0]
+    indexed, streamed = stream_of(clip, QUICK)[0], stream_of(clip, QUICK, seekable=False)[0]
     with Decoder(indexed) as one, Decoder(streamed) as other:
         for a, b in zip(one.frames(), other.frames(), strict=True):
             assert all(np.array_equal(x, y) for x, y in zip(a.planes, b.planes, strict=True))
@@ -241,7 +192,7 @@ def test_streamed_and_indexed_outputs_hold_the_same_frames():
 
 @pytest.fixture(scope="module")
 def six_frames():
-    return stream_of(Clip(frames=6))[0]
+    return stream_of(Clip(frames=6), QUICK)[0]
 
 
 def test_a_range_of_frames_is_the_same_frames(six_frames):
@@ -499,11 +450,11 @@ def test_a_frame_of_another_size_is_refused():
             return super().frame(number) if number < 1 else tuple(plane[:-1] for plane in super().frame(number))
 
     with pytest.raises(InputError):
-        stream_of(Changing())
+        stream_of(Changing(), QUICK)
 
 
 def test_an_unknown_device_is_refused():
-    for config in (EncodeConfig(device="cuda"), EncodeConfig(device="abacus")):
+    for config in (baseline(device="cuda"), baseline(device="abacus")):
         with pytest.raises(BackendError, match=f"device.*{config.device}.*allowed auto, cpu"):
             stream_of(Clip(), config)
 
@@ -515,7 +466,7 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_progress_counts_frames():
     seen = []
-    _, report = stream_of(Clip(frames=3), progress=seen.append)
+    _, report = stream_of(Clip(frames=3), QUICK, progress=seen.append)
     assert [(step.frames, step.frame_count) for step in seen] == [(1, 3), (2, 3), (3, 3)]
     assert seen[-1].psnr == report.levels[-1].psnr
     assert 0 < seen[0].size_bytes < seen[2].size_bytes < report.size_bytes

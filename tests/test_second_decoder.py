@@ -61,7 +61,7 @@ def encoded(info: VideoInfo, *, seekable: bool = True, **options: object) -> byt
     source = Clip(info, [moving_frame(info, index) for index in range(NUM_FRAMES)])
     sink = io.BytesIO()
     # As many iterations as P-frames need to exchange splats.
-    config = EncodeConfig(splats=60, iterations=160, keyint=2, scenecut=0.0, **options)  # type: ignore[arg-type]
+    config = EncodeConfig(profile="baseline", splats=60, iterations=160, keyint=2, scenecut=0.0, **options)  # type: ignore[arg-type]
     encode(source, sink, config, seekable=seekable)
     return sink.getvalue()
 
