@@ -1,0 +1,187 @@
+"""What a frame's splats are expected to be from frames decoded before: integer arithmetic alone (spec §7).
+
+Layers hold numbered *slots*, which keep their identity over a GOP.  An anchor (P) takes each slot from the anchor
+before, carried along by the motion field; a frame between two references (B) takes their mean.  A slot *reborn* at an
+anchor holds another splat from there on, with which the old one must not be mixed: its *birth* says so.
+
+Against its prediction a slot may change in three groups, position, shape and colour, by multiples of steps that
+follow from the class that the *predicted* splat has for the step D of this frame and layer.
+
+A motion field is int16 [rows, columns, 2], x and y in half pixels, with nodes in the middle of blocks of `spacing`
+full-size pixels: node (r, c) lies at ((c + 1/2) spacing, (r + 1/2) spacing).  There are as many nodes as blocks that
+begin inside the frame.  It is looked up where the splat is in the reference, bilinearly; beyond the outermost nodes
+it goes on evenly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgsvc_codec.coding.main.state import (
+    MAX_AMPLITUDE,
+    MAX_LOG_LENGTH,
+    MAX_SHEAR,
+    MIN_LOG_LENGTH,
+    POSITION_BITS,
+    classes_of,
+    position_shifts,
+    shape_shifts,
+)
+from pgsvc_codec.format.constants import MAX_SIDE
+from pgsvc_codec.splats import IntArray, SplatState
+
+SPACINGS = (8, 16, 32, 64)
+MAX_VECTOR = 1023  # half pixels
+MARGIN = 256 << POSITION_BITS  # that slots may leave the frame by
+MIN_POSITION, MAX_POSITION = -MARGIN, (MAX_SIDE << POSITION_BITS) + MARGIN - 1
+_HALF_PIXEL_BITS = POSITION_BITS - 1
+
+
+@dataclass(frozen=True, eq=False)
+class MotionField:
+    """Vectors at the nodes of a grid over the frame.
+
+    Raises:
+        ValueError: spacing, dtype, shape or range do not fit.
+    """
+
+    spacing: int  # full-size pixels, one of `SPACINGS`
+    vectors: NDArray[np.int16]  # [rows, columns, 2] x then y, half pixels, within ±MAX_VECTOR
+
+    def __post_init__(self) -> None:
+        if self.spacing not in SPACINGS:
+            raise ValueError(f"motion field: got a spacing of {self.spacing}, allowed {SPACINGS}")
+        if self.vectors.dtype != np.int16 or self.vectors.ndim != 3 or self.vectors.shape[2] != 2:
+            raise ValueError(
+                f"motion field: got {self.vectors.dtype} {self.vectors.shape}, allowed int16 (rows, columns, 2)"
+            )
+        if (np.abs(self.vectors.astype(np.int32)) > MAX_VECTOR).any():
+            raise ValueError(f"motion field: got {np.abs(self.vectors).max()} half pixels, allowed {MAX_VECTOR}")
+
+
+class Slots(NamedTuple):
+    """A layer of a decoded frame."""
+
+    state: SplatState
+    births: IntArray  # [N] display number, within the GOP, of the frame in which the slot was last coded whole
+
+    def extended(self, future: Slots) -> Slots:
+        """With the slots that `future` has beyond these, of amplitude 0: what appears there fades in."""
+        added = future.state[len(self.state) :]
+        dark = SplatState(added.positions, added.shapes, np.zeros_like(added.amplitudes))
+        births = np.concatenate([self.births, future.births[len(self.state) :]])
+        return Slots(SplatState.concatenate([self.state, dark]), births)
+
+
+class InterSymbols(NamedTuple):
+    """How slots differ from their prediction, in steps; a group whose numbers are all 0 is not coded."""
+
+    positions: IntArray  # [N, 2]
+    shapes: IntArray  # [N, 3]
+    amplitudes: IntArray  # [N, C]
+
+
+def field_shape(width: int, height: int, spacing: int) -> tuple[int, int]:
+    """Rows and columns of the nodes of a motion field over width × height full-size pixels."""
+    return -(-height // spacing), -(-width // spacing)
+
+
+def carried(positions: IntArray, field: MotionField) -> IntArray:
+    """[N, 2] positions moved by a motion field."""
+    unit_bits = POSITION_BITS + field.spacing.bit_length() - 1
+    unit = np.int64(1) << unit_bits
+    most = np.array(field.vectors.shape[1::-1], np.int64) - 1
+    places = np.clip(positions.astype(np.int64) - (unit >> 1), 0, most * unit)
+    low = places >> unit_bits
+    high = np.minimum(low + 1, most)
+    right, down = (places - low * unit).T[:, :, None]
+    vectors = field.vectors.astype(np.int64)
+    upper = vectors[low[:, 1], low[:, 0]] * (unit - right) + vectors[low[:, 1], high[:, 0]] * right
+    lower = vectors[high[:, 1], low[:, 0]] * (unit - right) + vectors[high[:, 1], high[:, 0]] * right
+    sums = upper * (unit - down) + lower * down
+    shift = 2 * unit_bits - _HALF_PIXEL_BITS
+    moved = positions + (sums + (np.int64(1) << shift - 1) >> shift)
+    clipped: IntArray = np.clip(moved, MIN_POSITION, MAX_POSITION).astype(np.int32)
+    return clipped
+
+
+def predict_inter(reference: Slots, field: MotionField | None) -> Slots:
+    """What an anchor's slots are expected to be: those of the anchor before, carried by the field if there is one."""
+    if field is None:
+        return reference
+    state = reference.state
+    moved = SplatState(carried(state.positions, field), state.shapes, state.amplitudes)
+    return reference._replace(state=moved)
+
+
+def predict_between(past: Slots, future: Slots, *, late: bool) -> Slots:
+    """What the slots of a frame between two references are expected to be: their mean, rounded down.
+
+    Args:
+        past: of the reference before, in display order.
+        future: of the reference behind; it may have more slots.
+        late: the frame lies nearer to the anchor behind than to the anchor before.  Slots of which the references
+            hold different splats are taken from `future` then, else from `past`.
+    """
+    past = past.extended(future)
+    same = past.births == future.births
+    other = future if late else past
+    parts = (
+        np.where(same[:, None], (a + b) >> 1, c)
+        for a, b, c in zip(_parts(past.state), _parts(future.state), _parts(other.state), strict=True)
+    )
+    return Slots(SplatState(*parts), other.births)
+
+
+def _parts(state: SplatState) -> tuple[IntArray, IntArray, IntArray]:
+    return state.positions, state.shapes, state.amplitudes
+
+
+def inter_shifts(predicted: SplatState, step: int) -> tuple[IntArray, IntArray]:
+    """log2 of the steps of positions [N, 2] and of shapes [N]; the step of amplitudes is D itself.
+
+    Args:
+        predicted: the slots' prediction.
+        step: D of this frame and layer.
+    """
+    classes = classes_of(predicted.amplitudes, step)
+    return position_shifts(predicted.shapes, classes), shape_shifts(classes)
+
+
+def changed(predicted: SplatState, symbols: InterSymbols, step: int) -> SplatState:
+    """The slots after their changes, within the limits of the state."""
+    place_shifts, form_shifts = inter_shifts(predicted, step)
+    wide = np.int64
+    positions = predicted.positions + (symbols.positions.astype(wide) << place_shifts)
+    shapes = predicted.shapes + (symbols.shapes.astype(wide) << form_shifts[:, None])
+    amplitudes = predicted.amplitudes + symbols.amplitudes.astype(wide) * step
+    least = np.array([MIN_LOG_LENGTH, -MAX_SHEAR, MIN_LOG_LENGTH])
+    most = np.array([MAX_LOG_LENGTH, MAX_SHEAR, MAX_LOG_LENGTH])
+    return SplatState(
+        np.clip(positions, MIN_POSITION, MAX_POSITION).astype(np.int32),
+        np.clip(shapes, least, most).astype(np.int32),
+        np.clip(amplitudes, -MAX_AMPLITUDE, MAX_AMPLITUDE).astype(np.int32),
+    )
+
+
+def changes(predicted: SplatState, state: SplatState, step: int) -> InterSymbols:
+    """The symbols that make a state of its prediction, those of least magnitude.
+
+    Raises:
+        ValueError: there are none: a slot does not lie a whole number of steps from its prediction.
+    """
+    place_shifts, form_shifts = inter_shifts(predicted, step)
+    steps = (np.int64(1) << place_shifts, np.int64(1) << form_shifts[:, None], np.int64(step))
+    # Towards 0 where a limit cut the last step short, hence the rounding up of magnitudes.
+    counts = [
+        np.sign(after - before) * -(-np.abs(after.astype(np.int64) - before) // size)
+        for before, after, size in zip(_parts(predicted), _parts(state), steps, strict=True)
+    ]
+    symbols = InterSymbols(*(count.astype(np.int32) for count in counts))
+    if not changed(predicted, symbols, step).equals(state):
+        raise ValueError(f"slots: not all lie a whole number of steps from their prediction, step {step}")
+    return symbols
