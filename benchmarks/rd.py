@@ -47,7 +47,6 @@ from experiment import LAYERS
 from material import CLIPS, DATA, KODAK, PICTURES, find
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from progress import Ticker
-from quality import LevelMeter
 from results_file import RESULTS, ResultsFile, read_rows
 
 from pgsvc_codec import __version__
@@ -58,6 +57,7 @@ from pgsvc_codec.encoder import Progress, encode
 from pgsvc_codec.media.source import open_source
 from pgsvc_codec.metrics.psnr import PsnrMeter
 from pgsvc_codec.metrics.structural import StructuralMeter, smallest_side
+from pgsvc_codec.metrics.vmaf import VmafMeter
 from pgsvc_codec.picture import Frame, to_rgb
 from pgsvc_codec.video import VideoInfo
 
@@ -73,7 +73,7 @@ DETAILS = ["options", "version"]
 STILL_KEYS = ["picture", *SERIES]
 STILL_COLUMNS = [*STILL_KEYS, *COST, "psnr", "ms_ssim", *OUR_FACTS, "decode_ms", *DETAILS]
 CLIP_KEYS = ["clip", "frames", *SERIES]
-CLIP_QUALITIES = ["psnr", "psnr_first", "psnr_last", "psnr_611", "ms_ssim", "vmaf"]  # the first three in RGB
+CLIP_QUALITIES = ["psnr", "psnr_first", "psnr_last", "psnr_611", "vmaf"]  # the first three in RGB
 CLIP_COLUMNS = [*CLIP_KEYS, *COST, *CLIP_QUALITIES, *OUR_FACTS, "decode_ms_first", "decode_ms_others", *DETAILS]
 
 LEAST_COVERAGE = 0.1  # of what a test reaches; less is no comparison
@@ -225,15 +225,17 @@ def measure_clip(path: Path, results: ResultsFile, options: argparse.Namespace) 
     clip = {"clip": path.name, "frames": len(frames)}
 
     def quality_of(shown: Iterable[Frame], shown_info: VideoInfo) -> dict[str, Any]:
-        errors = PsnrMeter(255, is_rgb=True)
-        with LevelMeter(info) as meter:
-            each = []
+        rgb, ycbcr = PsnrMeter(255, is_rgb=True), PsnrMeter(info.max_code, is_rgb=False)
+        each = []
+        with VmafMeter(info.max_code) as perceived:
             for reference, planes, frame in zip(references, sources, shown, strict=True):
-                each.append(errors.add(_planes(reference), _planes(to_rgb(frame, shown_info))))
-                meter.add(planes, anchors.ycbcr_of(frame, shown_info, "yuv420p")[0])
-            measured = meter.finish()
-        rgb = {"psnr": errors.combined, "psnr_first": each[0], "psnr_last": each[-1]}
-        return rgb | {"psnr_611": measured.psnr, "ms_ssim": measured.ms_ssim, "vmaf": measured.vmaf}
+                each.append(rgb.add(_planes(reference), _planes(to_rgb(frame, shown_info))))
+                compared, _ = anchors.ycbcr_of(frame, shown_info, "yuv420p")
+                ycbcr.add(planes, compared)
+                perceived.add(planes[0], compared[0])
+            vmaf = fmean(perceived.finish())
+        in_rgb = {"psnr": rgb.combined, "psnr_first": each[0], "psnr_last": each[-1]}
+        return in_rgb | {"psnr_611": ycbcr.combined, "vmaf": vmaf}
 
     for anchor in options.clip_anchors:
         for step in anchor.steps:
@@ -383,7 +385,7 @@ def compare_clips(rows: Sequence[dict[str, str]]) -> None:
     with ResultsFile("rd-clips-bd", ["clip", "frames", *BD_COLUMNS, *ratios], is_shown=False) as results:
         for clip, members in by_file(rows, "clip").items():
             for frames, listed in by_file(members, "frames").items():
-                for metric in ("psnr", "psnr_611", "ms_ssim", "vmaf"):
+                for metric in ("psnr", "psnr_611", "vmaf"):
                     for entry, anchor, test in comparisons(listed, metric, (0, math.inf)):
                         equal = [ratio_at(anchor, test, at) if metric == "psnr" else None for at in EQUAL_PSNR]
                         results.add(clip=clip, frames=frames, **entry, **dict(zip(ratios, equal, strict=True)))
