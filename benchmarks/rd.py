@@ -1,7 +1,7 @@
 """Rate and distortion: streams against other codecs, bytes of files and decoded pixels on both sides.
 
     python benchmarks/rd.py stills [PICTURE ...] [--codec NAME ...] [--quality 20 35 ..] [--splats 700 1500 ..]
-                                   [--preset medium fast] [--again]
+                                   [--preset medium fast] [--tune psnr] [--again]
     python benchmarks/rd.py clips [CLIP ...] [--frames N] [likewise]
     python benchmarks/rd.py compare     the comparisons and plots again, from the rows that are there
     python benchmarks/rd.py table       what the `main` profile is held to, and where it stands
@@ -50,7 +50,7 @@ from progress import Ticker
 from results_file import RESULTS, ResultsFile, read_rows
 
 from pgsvc_codec import __version__
-from pgsvc_codec.config import PRESETS, PROFILES, EncodeConfig
+from pgsvc_codec.config import PRESETS, PROFILES, TUNES, EncodeConfig
 from pgsvc_codec.decoder import Decoder
 from pgsvc_codec.describe import describe_file
 from pgsvc_codec.encoder import Progress, encode
@@ -97,7 +97,7 @@ class Timed(NamedTuple):
 class Stream(NamedTuple):
     """A stream of ours to be made."""
 
-    codec: str  # profile and preset
+    codec: str  # see `name_of`
     setting: str
     config: EncodeConfig
 
@@ -107,6 +107,11 @@ def timed(make: Callable[[], bytes]) -> Timed:
     started, spent = time.perf_counter(), time.process_time()
     data = make()
     return Timed(data, time.perf_counter() - started, time.process_time() - spent)
+
+
+def name_of(profile: str, preset: str, tune: str) -> str:
+    """What a codec of ours is called in the results."""
+    return f"{profile} {preset}" if profile != "main" or tune == TUNES[0] else f"{profile} {preset} {tune}"
 
 
 def streams_of(info: VideoInfo, options: argparse.Namespace, frames: int) -> Iterator[Stream]:
@@ -122,9 +127,11 @@ def streams_of(info: VideoInfo, options: argparse.Namespace, frames: int) -> Ite
         for preset in options.preset:
             for value in options.quality if name == "quality" else options.splats or densities:
                 fixed: dict[str, Any] = {"layers": LAYERS, "profile": profile, "preset": preset, name: value}
+                if profile == "main":
+                    fixed["tune"] = options.tune
                 if frames > 1:
                     fixed |= {"keyint": frames, "scenecut": 0}
-                yield Stream(f"{profile} {preset}", f"{name} {value:g}", EncodeConfig(**fixed))
+                yield Stream(name_of(profile, preset, options.tune), f"{name} {value:g}", EncodeConfig(**fixed))
 
 
 def encode_stream(path: Path, frames: int | None, stream: Stream) -> Timed:
@@ -483,7 +490,8 @@ def measure(part: Part, options: argparse.Namespace) -> None:
     """What is not there yet, file by file."""
     files = find(options.files or part.places, part.suffixes)
     if options.again:
-        codecs = {f"{profile} {preset}" for profile in OURS if profile in options.codec for preset in options.preset}
+        profiles = [profile for profile in OURS if profile in options.codec]
+        codecs = {name_of(profile, preset, options.tune) for profile in profiles for preset in options.preset}
         names = {path.name for path in files}
         forget(part.results, lambda row: row["codec"] in codecs and row[part.keys[0]] in names)
     with ResultsFile(part.results, part.columns, part.keys) as results:
@@ -510,6 +518,7 @@ def _read_options() -> argparse.Namespace:
         command.add_argument("--quality", nargs="+", type=float, default=list(QUALITIES), metavar="Q")
         command.add_argument("--splats", nargs="+", type=int, metavar="N")
         command.add_argument("--preset", nargs="+", choices=list(PRESETS), default=["medium"])
+        command.add_argument("--tune", choices=TUNES, default=TUNES[0], help="of main; default: %(default)s")
         command.add_argument("--again", action="store_true", help="measure streams of ours anew")
         if name == "clips":
             command.add_argument("--frames", type=int, metavar="N", help="of each clip; default: all")
