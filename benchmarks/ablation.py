@@ -248,7 +248,7 @@ class Counting(SimpleNamespace):
 def measure_one(picture: Picture, variant: Variant, splats: int, iterations: int, seed: int) -> dict[str, Any]:
     """One row, but for its keys."""
     info = picture.info
-    plan = plan_of(picture, EncodeConfig(layers=LAYERS, splats=splats))
+    plan = plan_of(picture, EncodeConfig(profile="baseline", layers=LAYERS, splats=splats))
     counting = Counting(load("cpu"))
     levels = LevelSizes(info, plan.level_sizes, counting)
     objective, references = levels.read(picture.frame)

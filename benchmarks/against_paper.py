@@ -257,6 +257,7 @@ def measure(results: ResultsFile, options: argparse.Namespace) -> None:
         if results.has(**keys):
             continue
         config = EncodeConfig(
+            profile="baseline",
             layers=LAYERS,
             splats=splats,
             iterations=options.iterations,

@@ -29,6 +29,7 @@ from pgsvc_codec.media.source import open_source
 from pgsvc_codec.metrics.psnr import PsnrMeter
 from pgsvc_codec.video import Chroma
 
+_PROFILE = ("--profile", "baseline")
 ENCODE = Path(sysconfig.get_path("scripts")) / "pgsvc-encode"
 
 
@@ -50,7 +51,17 @@ def encode(source: Path, *options: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "out.pgs"
         report = Path(folder) / "report.json"
-        command = [sys.executable, str(ENCODE), str(source), str(output), "--json", str(report), "-q", *options]
+        command = [
+            sys.executable,
+            str(ENCODE),
+            str(source),
+            str(output),
+            "--json",
+            str(report),
+            "-q",
+            *_PROFILE,
+            *options,
+        ]
         started = time.monotonic()
         child = os.spawnv(os.P_NOWAIT, sys.executable, command)
         _, status, usage = os.wait4(child, 0)

@@ -145,7 +145,13 @@ def main() -> None:
         for clip in clips:
             for splats in options.splats:
                 config = EncodeConfig(
-                    layers=LAYERS, splats=splats, preset="ultrafast", iterations=20, keyint=12, scenecut=0
+                    profile="baseline",
+                    layers=LAYERS,
+                    splats=splats,
+                    preset="ultrafast",
+                    iterations=20,
+                    keyint=12,
+                    scenecut=0,
                 )
                 path = encode_levels(clip, options.frames, config).levels[-1].path
                 for level in options.levels:

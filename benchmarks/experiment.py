@@ -51,7 +51,8 @@ def keys_of(options: argparse.Namespace, strategy: str, splats: int) -> dict[str
 
 def config_of(keys: dict[str, Any], *, layers: int = LAYERS, scalability: str = "quality") -> EncodeConfig:
     """Options of the encoder from `keys_of`."""
-    return EncodeConfig(layers=layers, scalability=scalability, **{key: keys[key] for key in KEYS})
+    values = {key: keys[key] for key in KEYS}
+    return EncodeConfig(profile="baseline", layers=layers, scalability=scalability, **values)
 
 
 def per_level(name: str, values: Sequence[Any]) -> dict[str, Any]:

@@ -117,7 +117,14 @@ def measure(results: ResultsFile, options: argparse.Namespace) -> list[dict[str,
 def _settings(
     path: Path, options: argparse.Namespace, preset: str, iterations: int | None = None
 ) -> tuple[EncodeConfig, EncodePlan]:
-    config = EncodeConfig(layers=LAYERS, splats=options.splats, preset=preset, iterations=iterations, seed=options.seed)
+    config = EncodeConfig(
+        profile="baseline",
+        layers=LAYERS,
+        splats=options.splats,
+        preset=preset,
+        iterations=iterations,
+        seed=options.seed,
+    )
     return config, plan_of(read_picture(path), config)
 
 

@@ -78,7 +78,13 @@ def decoded_psnr(path: Path, data: bytes, level: int, seek: int) -> Iterator[flo
 def measure(path: Path, keys: dict[str, Any], results: ResultsFile, options: argparse.Namespace) -> None:
     """One clip: all frames of its GOP, then two of them alone."""
     config = EncodeConfig(
-        layers=LAYERS, splats=options.splats, preset=options.preset, seed=options.seed, keyint=MAX_KEYINT, scenecut=0
+        profile="baseline",
+        layers=LAYERS,
+        splats=options.splats,
+        preset=options.preset,
+        seed=options.seed,
+        keyint=MAX_KEYINT,
+        scenecut=0,
     )
     clip = encode_clip(path, options.frames, config)
     last = len(clip.frames) - 1

@@ -520,7 +520,7 @@ def test_quality_of_a_level_that_is_too_small_for_some_metrics() -> None:
 def test_a_stream_of_another_source_or_config_is_not_taken(clip: Path, tmp_path: Path) -> None:
     from streams import encode_levels
 
-    config = EncodeConfig(splats=30, preset="fast", iterations=2)
+    config = EncodeConfig(profile="baseline", splats=30, preset="fast", iterations=2)
     first = encode_levels(clip, 1, config)
     assert encode_levels(clip, 1, config) == first
     other = tmp_path / clip.name

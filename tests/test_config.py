@@ -146,7 +146,14 @@ def test_a_level_of_its_own_has_the_splats_that_it_would_have_in_a_stream_of_all
         ({"splats": 2}, r"splats: got 2, allowed 3\.\."),
         ({"preset": "mediun"}, "preset: got mediun, allowed ultrafast, .*placebo"),
         ({"iterations": 0}, "iterations: got 0"),
-        ({"profile": "main"}, "profile: got main, allowed baseline"),
+        ({"profile": "extended"}, "profile: got extended, allowed main, baseline"),
+        ({"profile": "main", "preset": "paper"}, "profile: got main with preset paper, allowed baseline"),
+        ({"profile": "main", "strategy": "pruning"}, "profile: got main with strategy pruning, allowed baseline"),
+        ({"quality": 101}, r"quality: got 101, allowed 0\.\.100"),
+        ({"quality": 30, "splats": 500}, "quality: got 30 beside a number of splats, allowed one of the two"),
+        ({"quality": 30, "profile": "baseline"}, "quality: got 30 with profile baseline, allowed profile main"),
+        ({"tune": "ms-ssim", "preset": "paper"}, "tune: got ms-ssim with preset paper, allowed profile main"),
+        ({"tune": "film"}, "tune: got film, allowed psnr, ms-ssim"),
         ({"level_schedule": "random"}, "level schedule: got random, allowed all, cyclic"),
         ({"strategy": "layerwise"}, "strategy: got layerwise, allowed joint, joint-random, sequential, .*pruning"),
         ({"scalability": "spatial"}, "scalability: got spatial, allowed quality, resolution"),
@@ -169,3 +176,30 @@ def test_a_level_of_its_own_has_the_splats_that_it_would_have_in_a_stream_of_all
 def test_what_is_out_of_range_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         EncodeConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "profile", "quality"),
+    [
+        ({}, "main", 50.0),
+        ({"quality": 30}, "main", 30.0),
+        ({"splats": 500}, "main", None),
+        ({"preset": "paper"}, "baseline", None),
+        ({"strategy": "pruning"}, "baseline", None),
+        ({"level_schedule": "cyclic"}, "baseline", None),
+        ({"profile": "baseline"}, "baseline", None),
+    ],
+)
+def test_profile_and_quality_that_options_mean(options, profile, quality):
+    plan = EncodeConfig(**options).resolve(64, 48, Fraction(25), still=True)
+    assert (plan.profile, plan.quality) == (profile, quality)
+
+
+def test_shares_of_the_layers():
+    main, baseline, asked = (
+        EncodeConfig(**options).resolve(64, 48, Fraction(25), still=True).layer_shares
+        for options in ({}, {"profile": "baseline"}, {"layer_split": (3, 1, 1)})
+    )
+    assert main[0] > main[1] > main[2] > 0.2
+    assert baseline == (1 / 3, 1 / 3, 1 / 3)
+    assert asked == pytest.approx((0.6, 0.2, 0.2))

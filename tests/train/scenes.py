@@ -50,7 +50,9 @@ def growing_objective(picture: UnitFrame, sizes: Sequence[tuple[int, int]], rast
 
 
 def plan_of(size: tuple[int, int] = SIZE, **options) -> EncodePlan:
-    return EncodeConfig(**{"splats": 120, "iterations": 80, **options}).resolve(*size, Fraction(25), still=False)
+    return EncodeConfig(**{"profile": "baseline", "splats": 120, "iterations": 80, **options}).resolve(
+        *size, Fraction(25), still=False
+    )
 
 
 def psnr(objective: Objective, layers: Sequence[Splats], background: NDArray[np.float32]) -> NDArray[np.float64]:
