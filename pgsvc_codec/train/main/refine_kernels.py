@@ -442,7 +442,7 @@ def _round_place(value, shift, most):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def refine_whole(field, whole, floats, order, state, step, rate, costs, most, opponent):
+def refine_whole(field, whole, floats, order, state, painted, step, rate, costs, most, opponent):
     """One pass over splats coded whole, in the given order, each held against the residual that the others leave.
 
     Args:
@@ -453,6 +453,8 @@ def refine_whole(field, whole, floats, order, state, step, rate, costs, most, op
         order: int64, which splats.
         state: positions, shapes int32 and symbols of amplitudes [N, 3] int32; changed in place.  Splats without any
             amplitude are not there, and do not come back.
+        painted: [N, 3] amplitudes that the residual lacks; where they are not the symbols', a splat is not on its
+            lattice yet, and cannot stay as it is.  Changed in place.
         step: D in unit values.
         rate: squared error that a bit is worth.
         costs: `coding.main.cost.IntraCosts` of the layer.
@@ -477,12 +479,14 @@ def refine_whole(field, whole, floats, order, state, step, rate, costs, most, op
     best_position, best_shape, best_symbols = np.empty(2, np.int64), np.empty(3, np.int64), np.empty(3, np.int64)
     fallen = 0.0
     for n in order:
-        k0, k1, k2 = symbols[n]
-        norm = k0 * k0 + k1 * k1 + k2 * k2
-        if norm == 0:
-            continue
+        fresh, norm, energy = False, 0, 0.0
         for c in range(3):
-            amplitudes[c] = symbols[n, c] * step
+            amplitudes[c] = painted[n, c]
+            energy += painted[n, c] * painted[n, c]
+            norm += symbols[n, c] * symbols[n, c]
+            fresh |= painted[n, c] != symbols[n, c] * step
+        if energy == 0.0:
+            continue
         _describe(splat, positions[n], shapes[n], amplitudes, opponent)
         _take(field, whole, floats, splat, amplitudes, buffers, sums)
         old_error, energy = 0.0, 0.0
@@ -491,20 +495,20 @@ def refine_whole(field, whole, floats, order, state, step, rate, costs, most, op
             energy += amplitudes[c] * amplitudes[c] * sums[_SQUARES + c]
             old_error -= 2.0 * amplitudes[c] * sums[_SUMS + c]
         old_error += energy
-        old_level = _class_of(norm)
+        old_level = _class_of(norm) if not fresh else 0
         fixed = rate * (_shape_bits(costs, old_level, shapes[n]) + _cell_bits(costs, positions[n], positions[n]))
-        old = old_error + fixed + rate * _color_bits(costs, k0, k1, k2)
+        old = old_error + fixed + rate * _color_bits(costs, symbols[n, 0], symbols[n, 1], symbols[n, 2])
 
         # gone, as it is, or with other colours
         best = 0.0
         best_symbols[:] = 0
         best_position[:], best_shape[:] = positions[n], shapes[n]
         margin = 0.01 * rate
-        if old - margin < best:
+        if not fresh and old - margin < best:
             best = old - margin
             best_symbols[:] = symbols[n]
         _best_colors(sums, step, rate, costs, 0, 8, chosen, prices)
-        if prices[old_level] + fixed < best:
+        if not fresh and prices[old_level] + fixed < best:
             best = prices[old_level] + fixed
             best_symbols[:] = chosen[old_level]
 
@@ -524,10 +528,10 @@ def refine_whole(field, whole, floats, order, state, step, rate, costs, most, op
                 prices[level] = np.inf
                 share = 1.0
             else:
-                if moved or leader < 0:
+                if (moved and not fresh) or leader < 0:
                     break
                 level = leader
-                share = 0.4
+                share = 0.0 if fresh else 0.4
             _aim(splat, sums, energy, share, target)
             _round_whole(splat, now, target, energy, level, rate, costs, most, position, shape)
             for c in range(3):
@@ -543,7 +547,7 @@ def refine_whole(field, whole, floats, order, state, step, rate, costs, most, op
                 moved = True
         for c in range(3):
             symbols[n, c] = best_symbols[c]
-            amplitudes[c] = best_symbols[c] * step
+            amplitudes[c] = painted[n, c] = best_symbols[c] * step
         if best_symbols[0] == 0 and best_symbols[1] == 0 and best_symbols[2] == 0:
             fallen += old
             continue
@@ -554,3 +558,16 @@ def refine_whole(field, whole, floats, order, state, step, rate, costs, most, op
         _paint(field, whole, floats, splat, amplitudes, -1.0, buffers)
         fallen += old - min(best, old)
     return fallen
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def show_splats(field, whole, floats, positions, shapes, painted, opponent):
+    """Have further splats shown, so that the residual lacks them; arguments as those of `refine_whole`."""
+    widest = 0
+    for g in range(len(whole)):
+        widest = max(widest, whole[g, _PITCH])
+    buffers = np.zeros((2, widest + LANES), f32)
+    splat = np.empty(7)
+    for n in range(len(positions)):
+        _describe(splat, positions[n], shapes[n], painted[n], opponent)
+        _paint(field, whole, floats, splat, painted[n], -1.0, buffers)

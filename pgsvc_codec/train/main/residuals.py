@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.state import OPPONENT
-from pgsvc_codec.picture import PlaneGroup, plane_groups
+from pgsvc_codec.picture import PlaneGroup, UnitFrame, plane_groups
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.main.refine_kernels import LANES
 from pgsvc_codec.train.objective import Objective
@@ -26,6 +26,15 @@ class LayerField(NamedTuple):
     whole: NDArray[np.int32]  # [G, 6] of each grid, see `refine_kernels.refine_whole`
     floats: NDArray[np.float64]  # [G, 5] likewise
     weight: float  # sum_k>=l w_k
+    first: int  # of the grids of the largest levels
+
+    def planes(self) -> UnitFrame:
+        """Those of the largest levels, as pictures; a copy."""
+        planes: list[NDArray[np.float32]] = []
+        for offset, width, height, pitch, _, count in self.whole[self.first :]:
+            stack = self.samples[offset : offset + count * height * pitch].reshape(count, height, pitch)
+            planes.extend(np.ascontiguousarray(stack[:, :, :width]))
+        return tuple(planes)
 
 
 class _View(NamedTuple):
@@ -91,20 +100,21 @@ class Residuals:
     def of_layer(self, layer: int) -> LayerField:
         """What the splats of a layer are held against; a copy."""
         whole, floats, parts = [], [], []
-        offset = 0
+        offset = first = 0
         weight = float(self._weights[layer:].sum())
         for view, levels in self._above(layer):
             weights = self._weights[levels]
             share = weights.sum() / weight
+            first = len(whole)
             parts.append(np.zeros(view.samples(), np.float32))
             for level, own in zip(levels, weights, strict=True):
                 parts[-1] += np.float32(own / weights.sum()) * self._levels[level]
             for group in view.groups:
-                grid, first = group.grid, group.channels.start
-                whole.append([offset, grid.width, grid.height, grid.width + LANES, first, _planes(group)])
-                floats.append([grid.x0, grid.y0, 1 / grid.dx, 1 / grid.dy, share * view.weights[first]])
+                grid, channel = group.grid, group.channels.start
+                whole.append([offset, grid.width, grid.height, grid.width + LANES, channel, _planes(group)])
+                floats.append([grid.x0, grid.y0, 1 / grid.dx, 1 / grid.dy, share * view.weights[channel]])
                 offset += _planes(group) * grid.height * (grid.width + LANES)
-        return LayerField(np.concatenate(parts), np.array(whole, np.int32), np.array(floats), weight)
+        return LayerField(np.concatenate(parts), np.array(whole, np.int32), np.array(floats), weight, first)
 
     def change(self, layer: int, before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
         """Have a layer show something else: `before` and `after` are samples of its field."""

@@ -83,12 +83,25 @@ def test_splats_lie_on_their_lattices_within_the_frame(fitted) -> None:
 def test_errors_alone_are_refined_where_bits_cost_nothing(fitted) -> None:
     none, some = (refine(fitted, passes, rate=0.0) for passes in (0, 3))
     assert np.dot(WEIGHTS, some.squared_error) < 0.93 * np.dot(WEIGHTS, none.squared_error)
-    assert sum(map(len, some.layers)) <= sum(map(len, none.layers))
 
 
 def test_bits_that_cost_more_are_fewer(fitted) -> None:
     cheap, dear = (sum(refine(fitted, 3, rate).bits) for rate in (0.1, 1.0))
     assert dear < 0.9 * cheap
+
+
+def test_births_take_off_what_is_worth_more_than_their_bits(fitted) -> None:
+    objective, opponent, background, layers = fitted
+    half = [layer[: len(layer) // 2] for layer in layers]
+    lambdas = [0.05 * (STEPS[STEP_INDEX] / 4096) ** 2] * 3
+    none, some = (
+        refine_intra(
+            objective, background, half, [STEP_INDEX] * 3, lambdas, WEIGHTS, opponent=opponent, passes=5, births=births
+        )
+        for births in (False, True)
+    )
+    assert some.cost < 0.98 * none.cost
+    assert sum(map(len, some.layers)) > sum(map(len, none.layers))
 
 
 def test_nothing_to_refine() -> None:

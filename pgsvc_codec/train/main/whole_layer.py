@@ -1,0 +1,145 @@
+"""The splats of a layer that are coded whole, while they are settled on their lattice one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgsvc_codec.coding.main.cost import IntraCosts, intra_costs, payload_bits
+from pgsvc_codec.coding.main.state import (
+    AMPLITUDE_BITS,
+    MAX_LOG_LENGTH,
+    MAX_SHEAR,
+    MIN_LOG_LENGTH,
+    POSITION_BITS,
+    parameters_of,
+    splats_of,
+)
+from pgsvc_codec.splats import IntArray, Splats, SplatState
+from pgsvc_codec.train.births import find_births
+from pgsvc_codec.train.main.refine_kernels import refine_whole, show_splats
+from pgsvc_codec.train.main.residuals import LayerField, Residuals
+from pgsvc_codec.train.main.rounding import round_whole
+
+_CELL_BITS = 5  # log2 of the side of the cells, in pixels, that splats are visited by
+_BIRTH_BITS = 14.0  # that a birth must be worth; about half of what a splat costs, for its place and shape get better
+_FEWEST_BIRTHS = 16  # that a layer is offered, however small
+
+
+def finely(splats: Splats, size: tuple[int, int], *, opponent: bool) -> tuple[IntArray, IntArray, NDArray[np.float64]]:
+    """Positions and shapes in the units of `SplatState`, and amplitudes, as near as these units allow."""
+    positions, shapes, amplitudes = parameters_of(splats, *size, opponent=opponent)
+    ends = np.array(size) << POSITION_BITS
+    lowest = [MIN_LOG_LENGTH, -MAX_SHEAR, MIN_LOG_LENGTH]
+    highest = [MAX_LOG_LENGTH, MAX_SHEAR, MAX_LOG_LENGTH]
+    painted = np.zeros((len(splats), 3))
+    painted[:, : splats.channels] = np.rint(amplitudes) / (1 << AMPLITUDE_BITS)
+    return (
+        np.clip(np.rint(positions), 0, ends - 1).astype(np.int32),
+        np.clip(np.rint(shapes), lowest, highest).astype(np.int32),
+        painted,
+    )
+
+
+def visiting_order(positions: IntArray) -> NDArray[np.int64]:
+    """Rows by cells, so that what is worked on lies close together."""
+    cells = positions >> _CELL_BITS + POSITION_BITS
+    return np.lexsort((cells[:, 0], cells[:, 1])).astype(np.int64)
+
+
+class WholeLayer:
+    """A layer's splats: those of a fit until they are first settled, then points of the lattice.
+
+    Args:
+        splats: of the fit.
+        step: D.
+        size: full width and height of the frame.
+        opponent: amplitudes lie on opponent axes.
+        rounded: begin with the lattice points that are nearest.
+    """
+
+    def __init__(
+        self, splats: Splats, step: int, size: tuple[int, int], *, opponent: bool, rounded: bool = False
+    ) -> None:
+        self._step = step
+        self._size = size
+        self._opponent = opponent
+        self._channels = splats.channels
+        nearest = round_whole(splats, step, size, opponent=opponent)
+        self._first_costs = intra_costs(nearest, step, *size)
+        if rounded:
+            self._positions, self._shapes = nearest.positions, nearest.shapes
+            self._symbols = self._wide(nearest.amplitudes // np.int32(step))
+            self._painted = self._symbols * self._unit
+        else:
+            self._positions, self._shapes, self._painted = finely(splats, size, opponent=opponent)
+            self._symbols = np.zeros(self._painted.shape, np.int32)
+
+    @property
+    def _unit(self) -> float:
+        """D in unit values."""
+        return self._step / (1 << AMPLITUDE_BITS)
+
+    def _wide(self, columns: IntArray) -> IntArray:
+        """With three channels."""
+        wide = np.zeros((len(columns), 3), np.int32)
+        wide[:, : columns.shape[1]] = columns
+        return wide
+
+    def splats(self) -> Splats:
+        """What the layer shows."""
+        amplitudes = np.rint(self._painted[:, : self._channels] * (1 << AMPLITUDE_BITS)).astype(np.int32)
+        shown = SplatState(self._positions, self._shapes, amplitudes)
+        return splats_of(shown, *self._size, opponent=self._opponent)
+
+    def state(self) -> SplatState:
+        """The splats that lie on their lattice."""
+        settled = self._symbols.any(axis=1)
+        amplitudes = self._symbols[settled, : self._channels] * np.int32(self._step)
+        return SplatState(self._positions[settled], self._shapes[settled], amplitudes)
+
+    def bits(self) -> float:
+        """Estimate."""
+        state = self.state()
+        return payload_bits(state, self._step, intra_costs(state, self._step, *self._size))
+
+    def _costs(self) -> IntraCosts:
+        """From the splats as they are; before they are settled, from those nearest to them."""
+        state = self.state()
+        return intra_costs(state, self._step, *self._size) if len(state) else self._first_costs
+
+    def settle(self, residuals: Residuals, layer: int, rate: float, births: float) -> None:
+        """One pass over all splats; those that are not worth their bits go.
+
+        Args:
+            residuals: of the frame.
+            layer: index of this one.
+            rate: squared error that a bit is worth.
+            births: as many splats, as a share of those there are, are tried where they would take off most error.
+        """
+        field = residuals.of_layer(layer)
+        before = field.samples.copy()
+        costs = self._costs()
+        if births:
+            self._add_births(field, rate / field.weight, births)
+        state = self._positions.copy(), self._shapes.copy(), self._symbols.copy()
+        painted = self._painted.copy()
+        ends = np.array(self._size, np.int64) << POSITION_BITS
+        order = visiting_order(self._positions)
+        refine_whole(*field[:3], order, state, painted, self._unit, rate / field.weight, costs, ends, self._opponent)
+        residuals.change(layer, before, field.samples)
+        kept = state[2].any(axis=1)
+        self._positions, self._shapes, self._symbols = (part[kept] for part in state)
+        self._painted = painted[kept]
+
+    def _add_births(self, field: LayerField, rate: float, share: float) -> None:
+        count = len(self._positions)
+        most = max(int(share * count), _FEWEST_BIRTHS)
+        births = find_births(field.planes(), 1.0, self._size, max(count, 1), most)
+        worth = births.gains > _BIRTH_BITS * rate
+        positions, shapes, painted = finely(births.splats[worth], self._size, opponent=False)  # on the axes already
+        show_splats(*field[:3], positions, shapes, painted, self._opponent)
+        self._positions = np.concatenate([self._positions, positions])
+        self._shapes = np.concatenate([self._shapes, shapes])
+        self._painted = np.concatenate([self._painted, painted])
+        self._symbols = np.concatenate([self._symbols, np.zeros(painted.shape, np.int32)])
