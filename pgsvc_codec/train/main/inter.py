@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -98,6 +99,21 @@ def fit_inter(
     return _result(deltas, vectors, predictions)
 
 
+def fit_changes(problem: InterProblem, predictions: Sequence[Slots], iterations: int) -> list[Splats]:
+    """Fit the slots of a B-frame: those of its prediction, with a few changes.
+
+    Args:
+        problem: the frame.
+        predictions: of each layer, see `coding.main.predict.predict_between`.
+        iterations: none leave the prediction as it is.
+    """
+    states = [slots.state for slots in predictions]
+    deltas = Deltas(states, problem.steps, [0] * len(states), problem.size, opponent=problem.opponent)
+    _Descent(problem, deltas, iterations, births=False).run(iterations)
+    splats = deltas.splats()
+    return [splats[start:end] for start, end in pairwise([0, *deltas.ends])]
+
+
 def _result(deltas: Deltas, field: MotionField, predictions: list[Slots]) -> InterFit:
     splats, layers, reborn = deltas.splats(), [], []
     for layer, slots in enumerate(predictions):
@@ -138,7 +154,7 @@ def _first_field(
 class _Descent:
     """Proximal Adam on changes, and plain Adam on a field; means of squares are shared by the numbers of a group."""
 
-    def __init__(self, problem: InterProblem, deltas: Deltas, iterations: int) -> None:
+    def __init__(self, problem: InterProblem, deltas: Deltas, iterations: int, *, births: bool = True) -> None:
         self.done = 0
         self._problem = problem
         self._deltas = deltas
@@ -153,7 +169,8 @@ class _Descent:
         first, last = math.ceil(_FIRST_BIRTHS * iterations), math.floor(_LAST_BIRTHS * iterations)
         num_layers = len(deltas.ends)
         interval = max((last - first) // (_TURNS * num_layers), _LEAST_INTERVAL)
-        self._turns = {at: turn % num_layers for turn, at in enumerate(range(first, last + 1, interval))}
+        turns = range(first, last + 1, interval) if births else ()
+        self._turns = {at: turn % num_layers for turn, at in enumerate(turns)}
 
     def with_field(self, field: NDArray[np.float64], spacing: int, iterations: int) -> NDArray[np.float64]:
         """The next iterations, in which the predictions move with a field; the field that they end with."""
