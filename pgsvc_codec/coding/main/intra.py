@@ -34,7 +34,7 @@ _LEAST_OCTAVE, _END_OCTAVE = MIN_LOG_LENGTH >> SHAPE_BITS, MAX_LOG_LENGTH + 1 >>
 class CellSymbols(NamedTuple):
     """Splats in the order in which they are coded, as the kernels take them."""
 
-    counts: IntArray  # [rows, columns] splats of each cell
+    cells: IntArray  # [N] in raster order, rising
     firsts: NDArray[np.bool_]  # [N] whether a splat is the first of its cell
     amplitudes: IntArray  # [N, C] k
     shapes: IntArray  # [N, 3] v, those of lengths counted from the least length on
@@ -61,38 +61,55 @@ def cell_symbols(state: SplatState, step: int, grid: tuple[int, int]) -> tuple[C
     fault = _out_of_limits(symbols, step)
     if fault:
         raise ValueError(f"splats: {fault}")
-    places = cells[:, 1] * grid[1] + cells[:, 0]
+    places = cells[:, 1] * np.int32(grid[1]) + cells[:, 0]
     order = np.lexsort((-np.abs(symbols.amplitudes[:, 0]), places))
     places = places[order]
     symbols = IntraSymbols(*(np.ascontiguousarray(part[order]) for part in symbols))
-    classes = classes_of(symbols.amplitudes * np.int32(step), step)
+    classes = classes_of(symbols.amplitudes, 1)
     shifts = position_shifts(state.shapes[order], classes)
-    counts = np.bincount(places, minlength=grid[0] * grid[1]).astype(np.int32).reshape(grid)
     shapes = symbols.shapes - _least_lengths(classes)
     inner = symbols.positions & ((1 << CELL_BITS - shifts) - 1)
-    return CellSymbols(counts, np.diff(places, prepend=-1) > 0, symbols.amplitudes, shapes, inner), order
+    return CellSymbols(places, _firsts(places), symbols.amplitudes, shapes, inner), order
 
 
-def write_whole(coder: kernels.Coder, symbols: CellSymbols) -> None:
-    """Append splats coded whole."""
-    kernels.code_cells(coder, symbols.counts, MAX_SPLATS)
+def write_whole(coder: kernels.Coder, symbols: CellSymbols, grid: tuple[int, int], *, sparse: bool) -> None:
+    """Append splats coded whole; where they are few, `sparse`, distances of cells take the place of counts."""
+    if sparse:
+        kernels.code_gaps(coder, symbols.cells, grid[0] * grid[1])
+    else:
+        counts = np.bincount(symbols.cells, minlength=grid[0] * grid[1]).astype(np.int32)
+        kernels.code_cells(coder, counts.reshape(grid), MAX_SPLATS)
     kernels.code_whole(coder, *symbols[1:])
 
 
-def read_whole(coder: kernels.Coder, step: int, grid: tuple[int, int], channels: int, limit: int) -> SplatState:
-    """Read splats coded whole.
+def read_counted(coder: kernels.Coder, step: int, grid: tuple[int, int], channels: int) -> SplatState:
+    """Read splats coded whole, from the counts of their cells on.
 
     Raises:
-        CorruptError: there are more than `limit`, or one is out of limits.
+        CorruptError: there are too many, or one is out of limits.
     """
     counts = np.zeros(grid, np.int32)
-    number = kernels.code_cells(coder, counts, limit)
-    if number < 0:
-        raise CorruptError(f"cells: got more than {limit} splats, allowed {limit}")
-    amplitudes, shapes, inner = (np.empty((number, width), np.int32) for width in (channels, 3, 2))
+    if kernels.code_cells(coder, counts, MAX_SPLATS) < 0:
+        raise CorruptError(f"cells: got more than {MAX_SPLATS} splats, allowed {MAX_SPLATS}")
     cells = np.repeat(np.arange(counts.size, dtype=np.int32), counts.ravel())
-    firsts = np.diff(cells, prepend=-1) > 0
-    kernels.code_whole(coder, firsts, amplitudes, shapes, inner)
+    return _read_splats(coder, cells, step, grid, channels)
+
+
+def read_sparse(coder: kernels.Coder, number: int, step: int, grid: tuple[int, int], channels: int) -> SplatState:
+    """Read so many splats coded whole, from the distances of their cells on.
+
+    Raises:
+        CorruptError: one is out of limits.
+    """
+    cells = np.zeros(number, np.int32)
+    if kernels.code_gaps(coder, cells, grid[0] * grid[1]) < 0:
+        raise CorruptError(f"new splats: one lies behind the last of {grid[0]} x {grid[1]} cells")
+    return _read_splats(coder, cells, step, grid, channels)
+
+
+def _read_splats(coder: kernels.Coder, cells: IntArray, step: int, grid: tuple[int, int], channels: int) -> SplatState:
+    amplitudes, shapes, inner = (np.empty((len(cells), width), np.int32) for width in (channels, 3, 2))
+    kernels.code_whole(coder, _firsts(cells), amplitudes, shapes, inner)
     classes = classes_of(amplitudes, 1)
     shapes += _least_lengths(classes)
     symbols = IntraSymbols(amplitudes, shapes, inner)
@@ -102,6 +119,10 @@ def read_whole(coder: kernels.Coder, step: int, grid: tuple[int, int], channels:
     shifts = position_shifts(state_of(symbols, step).shapes, classes)
     corners = np.stack([cells % np.int32(grid[1]), cells // np.int32(grid[1])], axis=1)
     return state_of(symbols._replace(positions=(corners << CELL_BITS - shifts) + inner), step)
+
+
+def _firsts(cells: IntArray) -> NDArray[np.bool_]:
+    return np.diff(cells, prepend=-1) > 0
 
 
 def _least_lengths(classes: IntArray) -> IntArray:
@@ -126,9 +147,9 @@ def _out_of_limits(symbols: IntraSymbols, step: int) -> str | None:
     return None
 
 
-def capacity(symbols: CellSymbols) -> int:
-    """Bytes that suffice for splats coded whole: two for each of their bits with a model."""
-    return 2 * symbols.counts.size + 400 * len(symbols.firsts)
+def capacity(number: int, grid: tuple[int, int]) -> int:
+    """Bytes that suffice for so many splats coded whole: two for each of their bits with a model."""
+    return 2 * grid[0] * grid[1] + 400 * number
 
 
 def step_of(index: int) -> int:

@@ -60,6 +60,13 @@ OCTAVES = 14
 LENGTH_CONTEXTS = 6
 _TREE = 16
 _FRACTIONS = 4
+_VECTOR_CONTEXTS = 4
+_NEAR_CONTEXTS = 4
+_FLAG_CONTEXTS = 4 * 2 * _NEAR_CONTEXTS  # flags before it, the same flag in the frame coded before, neighbours
+_MOST_DELTAS = 8
+
+POSITION, SHAPE, COLOR, REMOVED, REVIVED = 1, 2, 4, 8, 16  # what a slot does, as bits of one number
+_NEIGHBOURHOOD = 10  # log2 of 1/64 pixels per side of the squares in which neighbours are remembered
 
 # Where the models of each kind of symbol begin.
 CELLS = 0
@@ -72,7 +79,21 @@ FRACTIONS = LENGTHS_3 + OCTAVES * _TREE
 SHEARS = FRACTIONS + 2 * OCTAVES * _FRACTIONS
 SHEAR_DIGITS = SHEARS + (MAX_CLASS + 1) * _LENGTHS
 SHEAR_SIGN = SHEAR_DIGITS + _DIGIT_MODELS
-NUM_MODELS = SHEAR_SIGN + 1
+GAPS = SHEAR_SIGN + 1
+GAP_DIGITS = GAPS + _LENGTHS
+VECTORS = GAP_DIGITS + _DIGIT_MODELS
+VECTOR_DIGITS = VECTORS + 2 * _VECTOR_CONTEXTS * _LENGTHS
+VECTOR_SIGNS = VECTOR_DIGITS + _DIGIT_MODELS
+FLAGS = VECTOR_SIGNS + 2
+REMOVALS = FLAGS + 2 * 3 * _FLAG_CONTEXTS
+REVIVALS = REMOVALS + 2 * _NEAR_CONTEXTS
+DELTAS = REVIVALS + 2
+DELTA_DIGITS = DELTAS + 2 * _MOST_DELTAS * 2 * _LENGTHS
+DELTA_SIGNS = DELTA_DIGITS + 2 * 3 * _DIGIT_MODELS
+FRAME_FLAGS = DELTA_SIGNS + 2 * _MOST_DELTAS
+NUMBERS = FRAME_FLAGS + 8
+NUMBER_DIGITS = NUMBERS + _LENGTHS
+NUM_MODELS = NUMBER_DIGITS + _DIGIT_MODELS
 
 
 def _coder(models: NDArray[np.int64], registers: list[int], words: int) -> Coder:
@@ -209,9 +230,9 @@ def _bits_once(coder: Any, number: Any, value: Any) -> Any:
 
 @_kernel
 def _digits(value: Any) -> Any:
-    """Binary digits of a number that is not negative; 0 has none."""
+    """Binary digits of a positive number; others have none."""
     number = np.int64(0)
-    while value:
+    while value > 0:
         value >>= 1
         number += 1
     return number
@@ -374,3 +395,142 @@ def code_whole(coder: Any, firsts: Any, amplitudes: Any, shapes: Any, places: An
             middle = (length << (8 - level)) + (np.int64(1) << (8 - level) >> 1) - 512
             shift = min(max((middle + 128 >> 8) + 6 - level, 0), 9)
             places[n, axis] = _bits(coder, 9 - shift, np.int64(places[n, axis]))
+
+
+@_kernel
+def code_flag(coder: Any, index: Any, value: Any) -> Any:
+    """A bit with a model of its own, one of the eight `FRAME_FLAGS`; returns it."""
+    return _bit(coder, FRAME_FLAGS + index, np.int64(value))
+
+
+@_kernel
+def code_number(coder: Any, value: Any) -> Any:
+    """How many there are of something rare; returns it."""
+    return _magnitude(coder, NUMBERS, NUMBER_DIGITS, np.int64(0), np.int64(value))
+
+
+@_kernel
+def _signed(coder: Any, lengths: Any, digits: Any, sign: Any, value: Any) -> Any:
+    """A number with a sign."""
+    size = _magnitude(coder, lengths, digits, np.int64(0), abs(value))
+    if size and _bit(coder, sign, np.int64(value < 0)):
+        return -size
+    return size
+
+
+@_kernel
+def code_gaps(coder: Any, cells: Any, total: Any) -> Any:
+    """Cells [N] of a grid of `total` in rising order; returns 0, or -1 where one lies behind the last."""
+    number = len(cells)
+    bits = max(_digits(np.int64(total // max(number, 1))) - 2, 0)
+    last = np.int64(0)
+    for n in range(number):
+        gap = np.int64(cells[n]) - last
+        high = _magnitude(coder, GAPS, GAP_DIGITS, np.int64(0), gap >> bits)
+        last += high << bits | _bits(coder, bits, gap & ((np.int64(1) << bits) - 1))
+        if last >= total:
+            return np.int64(-1)
+        cells[n] = last
+    return np.int64(0)
+
+
+@_kernel
+def _median(a: Any, b: Any, c: Any) -> Any:
+    return max(min(a, b), min(max(a, b), c))
+
+
+@_kernel
+def code_vectors(coder: Any, vectors: Any, most: Any) -> Any:
+    """Vectors [rows, columns, 2]; returns 0, or -1 where a component exceeds `most`."""
+    rows, columns, _ = vectors.shape
+    for row in range(rows):
+        for column in range(columns):
+            for axis in range(2):
+                left = up = corner = np.int64(0)
+                if column:
+                    left = np.int64(vectors[row, column - 1, axis])
+                if row:
+                    up = np.int64(vectors[row - 1, column, axis])
+                    corner = np.int64(vectors[row - 1, min(column + 1, columns - 1), axis])
+                    if not column:
+                        left = up
+                else:
+                    up = corner = left
+                expected = _median(left, up, corner)
+                context = min(_digits(abs(left - up)), _VECTOR_CONTEXTS - 1)
+                value = expected + _signed(
+                    coder,
+                    VECTORS + (axis * _VECTOR_CONTEXTS + context) * _LENGTHS,
+                    VECTOR_DIGITS,
+                    VECTOR_SIGNS + axis,
+                    np.int64(vectors[row, column, axis]) - expected,
+                )
+                if abs(value) > most:
+                    return np.int64(-1)
+                vectors[row, column, axis] = value
+    return np.int64(0)
+
+
+@_kernel
+def code_slots(coder: Any, between: Any, classes: Any, places: Any, before: Any, flags: Any, deltas: Any) -> None:
+    """What slots do: their flags, and the deltas of those that change.
+
+    Args:
+        coder: of the payload.
+        between: 1 in B-frames, where slots are neither removed nor revived; 0 in P-frames.
+        classes: int32 [N] of the predicted splats; -1 where there is none, the slot is dead.
+        places: int32 [N, 2] predicted positions.
+        before: int32 [N] flags of the slots in the payload of this kind before.
+        flags: int32 [N].
+        deltas: int32 [N, 5 + C] of position, shape and amplitude, in steps; 0 where the flag of their group is.
+    """
+    size = np.int64(1)
+    for n in range(len(flags)):
+        size = max(size, max(np.int64(places[n, 0]), np.int64(places[n, 1])))
+    side = (size >> _NEIGHBOURHOOD) + 2
+    active = np.full((side, side), 64, np.int64)  # how much slots nearby do, of 256; coded last counts most
+    kind = np.int64(between)
+    channels = deltas.shape[1] - 5
+    for n in range(len(flags)):
+        if classes[n] < 0:
+            revived = np.int64(0)
+            if not between:
+                revived = _bit(coder, REVIVALS, np.int64((flags[n] & REVIVED) > 0))
+            flags[n] = REVIVED * revived
+            continue
+        row: Any = max(np.int64(places[n, 1]) >> _NEIGHBOURHOOD, 0)
+        column: Any = max(np.int64(places[n, 0]) >> _NEIGHBOURHOOD, 0)
+        near = 2 * active[row, column]
+        near += active[row, max(column - 1, 0)] + active[max(row - 1, 0), column]
+        near = min(near >> 8, _NEAR_CONTEXTS - 1)
+        done = np.int64(0)
+        for group in range(3):
+            context = (done * 2 + (np.int64(before[n]) >> group & 1)) * _NEAR_CONTEXTS + near
+            index = FLAGS + (kind * 3 + group) * _FLAG_CONTEXTS + context
+            done |= _bit(coder, index, np.int64(flags[n]) >> group & 1) << group
+        start = np.int64(0)
+        for group in range(3):
+            width = channels if group == 2 else 2 + group
+            if done >> group & 1:
+                some = np.int64(0)
+                for place in range(start, start + width):
+                    delta = _signed(
+                        coder,
+                        DELTAS + ((kind * _MOST_DELTAS + place) * 2 + some) * _LENGTHS,
+                        DELTA_DIGITS + (kind * 3 + group) * _DIGIT_MODELS,
+                        DELTA_SIGNS + kind * _MOST_DELTAS + place,
+                        np.int64(deltas[n, place]),
+                    )
+                    deltas[n, place] = delta
+                    if delta:
+                        some = np.int64(1)
+            else:
+                for place in range(start, start + width):
+                    deltas[n, place] = 0
+            start += width
+        if not done and not between and _bit(coder, REMOVALS + near, np.int64((flags[n] & REMOVED) > 0)):
+            done = np.int64(REMOVED)
+            if _bit(coder, REVIVALS + 1, np.int64((flags[n] & REVIVED) > 0)):
+                done |= REVIVED
+        flags[n] = done
+        active[row, column] += ((256 if done else 0) - active[row, column]) >> 1

@@ -1,0 +1,132 @@
+"""Slots of a P- or B-frame against their prediction: flags, deltas and splats coded whole (spec §7)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgsvc_codec.coding.main import kernels
+from pgsvc_codec.coding.main.intra import CellSymbols, cell_symbols
+from pgsvc_codec.coding.main.predict import (
+    MAX_VECTOR,
+    SPACINGS,
+    InterSymbols,
+    MotionField,
+    Slots,
+    changed,
+    changes,
+    field_shape,
+)
+from pgsvc_codec.coding.main.state import classes_of
+from pgsvc_codec.errors import CorruptError
+from pgsvc_codec.splats import IntArray, SplatState
+
+_SPACING_BITS = 2
+
+
+class Change(NamedTuple):
+    """What a payload says of slots."""
+
+    flags: IntArray  # [N] of the predicted slots, bits of `kernels.POSITION` and so on
+    deltas: IntArray  # [N, 5 + C] position, shape, amplitude
+    new: CellSymbols  # splats coded whole, those of revived slots first
+    added: int  # how many of them are slots behind the predicted ones
+    state: SplatState  # of all slots, as decoded
+    order: NDArray[np.intp]  # [slots] row of the targets that each one came from
+
+
+def slot_classes(predicted: SplatState, step: int) -> IntArray:
+    """[N] classes of predicted slots, -1 where a slot is dead."""
+    dead = ~predicted.amplitudes.any(axis=1)
+    return np.where(dead, np.int32(-1), classes_of(predicted.amplitudes, step)).astype(np.int32)
+
+
+def change_of(
+    predicted: SplatState, targets: SplatState, reborn: NDArray[np.bool_] | None, step: int, grid: tuple[int, int]
+) -> Change:
+    """What makes the targets of the predicted slots.
+
+    Args:
+        predicted: [N] slots.
+        targets: [M] slots, M >= N, the first N those predicted.  One without any amplitude is dead.
+        reborn: [M] whether a slot holds a new splat, on its own lattice; true of all behind the first N.  None in
+            B-frames, where M = N and slots are neither removed nor revived.
+        step: D.
+        grid: rows and columns of cells.
+
+    Raises:
+        ValueError: a splat does not lie on its lattice, or a new one outside the grid.
+    """
+    number = len(predicted)
+    if len(targets) < number or (reborn is None and len(targets) > number):
+        raise ValueError(f"slots: got {len(targets)} targets for {number} predicted slots")
+    alive = np.any(targets.amplitudes, axis=1)
+    whole: NDArray[np.bool_] = alive & reborn if reborn is not None else np.zeros_like(alive)
+    if not whole[number:].all():
+        raise ValueError("slots: one that is added has no amplitude, or is not said to be reborn")
+    dead = ~predicted.amplitudes.any(axis=1)
+    if (dead & alive[:number] & ~whole[:number]).any():
+        raise ValueError("slots: one that is dead got an amplitude, but is not said to be reborn")
+    removed: NDArray[np.bool_] = ~dead & (~alive[:number] | whole[:number])
+    if reborn is None:
+        removed = np.zeros_like(dead)
+    stays = ~dead & ~removed
+    kept = predicted[stays]
+    symbols = changes(kept, targets[:number][stays], step)
+    flags = np.zeros(number, np.int32)
+    for bit, part in zip((kernels.POSITION, kernels.SHAPE, kernels.COLOR), symbols, strict=True):
+        flags[stays] |= bit * part.any(axis=1).astype(np.int32)
+    flags[removed] = kernels.REMOVED
+    flags[whole[:number]] |= kernels.REVIVED
+    deltas = np.zeros((number, 5 + predicted.channels), np.int32)
+    deltas[stays] = np.concatenate(symbols, axis=1)
+
+    rows = np.flatnonzero(whole)
+    new, sorted_rows = cell_symbols(targets[rows], step, grid)
+    order = np.arange(len(targets))
+    order[rows] = rows[sorted_rows]
+    state = assembled(predicted, flags, deltas, targets[rows][sorted_rows], step)
+    return Change(flags, deltas, new, len(targets) - number, state, order)
+
+
+def assembled(predicted: SplatState, flags: IntArray, deltas: IntArray, new: SplatState, step: int) -> SplatState:
+    """The slots of a frame: new splats fill those revived, in order, and go on behind the last."""
+    symbols = InterSymbols(deltas[:, :2], deltas[:, 2:5], deltas[:, 5:])
+    state = changed(predicted, symbols, step)
+    state.amplitudes[(flags & kernels.REMOVED) > 0] = 0
+    revived = np.flatnonzero(flags & kernels.REVIVED)
+    for ours, theirs in zip(_parts(state), _parts(new), strict=True):
+        ours[revived] = theirs[: len(revived)]
+    return SplatState.concatenate([state, new[len(revived) :]])
+
+
+def _parts(state: SplatState) -> tuple[IntArray, IntArray, IntArray]:
+    return state.positions, state.shapes, state.amplitudes
+
+
+def births_of(predicted: Slots, flags: IntArray, number: int, display: int) -> IntArray:
+    """[slots] births after the changes of frame `display`."""
+    births = np.full(number, display, np.int32)
+    births[: len(flags)] = np.where(flags & kernels.REVIVED, np.int32(display), predicted.births)
+    return births
+
+
+def write_field(coder: kernels.Coder, field: MotionField) -> None:
+    """Append a motion field."""
+    kernels.code_bits(coder, _SPACING_BITS, SPACINGS.index(field.spacing))
+    kernels.code_vectors(coder, field.vectors.astype(np.int32), MAX_VECTOR)
+
+
+def read_field(coder: kernels.Coder, width: int, height: int) -> MotionField:
+    """Read a motion field.
+
+    Raises:
+        CorruptError: a vector is too long.
+    """
+    spacing = SPACINGS[kernels.code_bits(coder, _SPACING_BITS, 0)]
+    vectors = np.zeros((*field_shape(width, height, spacing), 2), np.int32)
+    if kernels.code_vectors(coder, vectors, MAX_VECTOR):
+        raise CorruptError(f"motion field: got a vector of more than {MAX_VECTOR} half pixels")
+    return MotionField(spacing, vectors.astype(np.int16))
