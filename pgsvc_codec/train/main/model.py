@@ -1,0 +1,147 @@
+"""The splats of a fit for the `main` profile: natural coordinates on its colour axes, noise of its quantiser, pruning.
+
+Rounding is a noise that a fit can be prepared for: in each iteration all parameters are moved at random within the
+steps that they will be rounded to, and the gradients taken there move the parameters themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pgsvc_codec.coding.main.state import OPPONENT
+from pgsvc_codec.splats import Splats
+from pgsvc_codec.train.adam import Adam
+from pgsvc_codec.train.main.rate import Densities, Rate, rate_of
+from pgsvc_codec.train.model import SplatModel
+from pgsvc_codec.train.tuning import Limits
+
+
+class RatedModel(SplatModel):
+    """N splats in layers, amplitudes on the axes of the stream.
+
+    Args:
+        opponent: amplitudes lie on the axes of `coding.main.state.OPPONENT`.
+    """
+
+    def __init__(
+        self, splats: Splats, ends: Sequence[int], width: int, height: int, limits: Limits, *, opponent: bool
+    ) -> None:
+        self._axes = OPPONENT.astype(np.float32) if opponent else np.eye(splats.channels, dtype=np.float32)
+        self._clean: tuple[torch.Tensor, ...] | None = None
+        super().__init__(splats, ends, width, height, limits)
+
+    def replace(self, rows: NDArray[np.integer], chosen: Splats) -> None:
+        """Set the given rows to other splats, one each."""
+        super().replace(rows, Splats(chosen.means, chosen.cholesky, chosen.colors @ self._axes.T))
+
+    def splats(self) -> Splats:
+        """The splats as a value."""
+        splats = super().splats()
+        return Splats(splats.means, splats.cholesky, splats.colors @ self._axes)
+
+    def set_gradients(self, moments: NDArray[np.float32]) -> None:
+        """As `SplatModel.set_gradients`."""
+        channels = len(self._axes)
+        turned = np.concatenate([moments[:, :channels] @ self._axes.T, moments[:, channels:]], axis=1)
+        super().set_gradients(turned)
+
+    @property
+    def layers(self) -> list[slice]:
+        """The rows of each layer."""
+        return [slice(start, end) for start, end in zip([0, *self.ends], self.ends, strict=False)]
+
+    def densities(self, steps: Sequence[float]) -> Densities:
+        """What the splats are coded with, given the steps D of the layers."""
+        area = float(self.size.prod())
+        parts = [
+            Densities.of_layer(self.shapes[rows], self.amplitudes[rows], step, area)
+            for rows, step in zip(self.layers, steps, strict=True)
+        ]
+        return Densities.concatenate(parts)
+
+    def rate(self, costs: Densities) -> Rate:
+        """Bits of the splats and their slopes."""
+        return rate_of(self.shapes, self.amplitudes, costs)
+
+    def add_rate(self, rate: Rate, prices: torch.Tensor) -> None:
+        """Add the slopes of the rate to the gradients; prices [N] are squared errors per bit."""
+        assert self.shapes.grad is not None and self.amplitudes.grad is not None
+        self.shapes.grad.addcmul_(rate.shapes, prices[:, None])
+        self.amplitudes.grad.addcmul_(rate.amplitudes, prices[:, None])
+
+    def perturb(self, steps: torch.Tensor, rng: np.random.Generator) -> None:
+        """Move all parameters within their steps, until `restore`.
+
+        Args:
+            steps: [N] D in unit values.
+        """
+        count, channels = self.amplitudes.shape
+        self._clean = (self.means, self.shapes, self.amplitudes)
+        noise = torch.from_numpy(rng.random((count, 5 + channels), np.float32)) - 0.5
+        finer = (1 + self.amplitudes.square().sum(1) / steps.square()).rsqrt()[:, None]
+        offsets = noise[:, :2] * finer
+        l1, l2, l3 = self.cholesky().unbind(1)
+        moved = torch.stack([l1 * offsets[:, 0], l2 * offsets[:, 0] + l3 * offsets[:, 1]], dim=1)
+        octaves = torch.tensor([math.log(2.0), 1.0, math.log(2.0)])
+        self.means = self.means + moved
+        self.shapes = self.shapes + noise[:, 2:5] * finer * octaves
+        amplitudes = self.amplitudes + noise[:, 5:] * steps[:, None]
+        amplitudes.grad = self.amplitudes.grad
+        self.shapes.grad = self._clean[1].grad
+        self.amplitudes = amplitudes
+
+    def restore(self) -> None:
+        """Undo `perturb`; gradients stay."""
+        assert self._clean is not None
+        self.means, self.shapes, self.amplitudes = self._clean
+        self._clean = None
+
+    def keep(self, rows: NDArray[np.integer]) -> None:
+        """Drop all splats but the given rows, in ascending order; `ends` follow."""
+        kept = torch.from_numpy(rows)
+        self.ends = [int(end) for end in np.searchsorted(rows, self.ends)]
+        self._set_rows([tensor[kept] for tensor in self._tensors()])
+
+    def insert(self, layer: int, splats: Splats) -> None:
+        """Put further splats behind the others of a layer; `ends` follow."""
+        at, count = self.ends[layer], len(splats)
+        longest = float(self._longest[at - 1]) if len(self) else math.inf
+        blanks = [torch.zeros(count, *tensor.shape[1:]) for tensor in self._tensors()]
+        blanks[-1] += longest
+        self._set_rows([_inserted(*pair, at) for pair in zip(self._tensors(), blanks, strict=True)])
+        self.ends = [end + count * (index >= layer) for index, end in enumerate(self.ends)]
+        self.replace(np.arange(at, at + count), splats)
+
+    def _tensors(self) -> list[torch.Tensor]:
+        return [self.means, self.offsets, self.shapes, self.amplitudes, self._longest]
+
+    def _set_rows(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.means, self.offsets, self.shapes, self.amplitudes, self._longest = tensors
+        for parameter in self.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+
+class GrowingAdam(Adam):
+    """Adam whose parameters may lose and gain rows."""
+
+    def keep(self, parameters: Sequence[torch.Tensor], rows: NDArray[np.integer]) -> None:
+        """Go on with some rows of the parameters: those are given, and which they were."""
+        kept = torch.from_numpy(rows)
+        self._parameters = list(parameters)
+        self._first = [mean[kept] for mean in self._first]
+        self._second = [mean[kept] for mean in self._second]
+
+    def insert(self, parameters: Sequence[torch.Tensor], at: int, count: int) -> None:
+        """Go on with parameters that have `count` new rows from row `at` on, which move as the others do on average."""
+        self._parameters = list(parameters)
+        self._first = [_inserted(mean, torch.zeros(count, mean.shape[1]), at) for mean in self._first]
+        self._second = [_inserted(mean, mean.mean(0).expand(count, -1), at) for mean in self._second]
+
+
+def _inserted(tensor: torch.Tensor, rows: torch.Tensor, at: int) -> torch.Tensor:
+    return torch.cat([tensor[:at], rows, tensor[at:]])

@@ -1,0 +1,99 @@
+"""What splats of the `main` profile cost, as a smooth function of their parameters that a fit can descend.
+
+One splat of a layer with n splats and step D costs about
+
+    places    log2(area e / n) - log2(step_x step_y): where it lies among n that have no order
+    shape     log2 of the scale over the step, more the further it lies from the layer's usual shapes
+    amplitude |k| / mean |k| and the sign, per plane, k = a / D
+
+in bits, where steps of shapes and places are those of `coding.main.state`: l1, l3 and one octave, over 2^e with
+2^e = |a| / D.  So five of its eight numbers cost a bit more each time its amplitude doubles; colours do by themselves.
+The Laplacian and logistic densities are as wide as the layer's own parameters are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+_LN2 = math.log(2.0)
+_LOGISTIC_SCALE = math.log(3.0)  # half the distance between the quartiles of a logistic density of scale 1
+_NARROWEST = 0.05  # scale of a layer's shapes, of which there may be few
+_CELL = 8.0  # pixels: no step of a position is wider
+
+
+class Densities(NamedTuple):
+    """What each of some splats is coded with: rows of one layer are equal."""
+
+    step: torch.Tensor  # [n] D in unit values
+    place: torch.Tensor  # [n] bits of a place at steps of one pixel
+    centers: torch.Tensor  # [n, 3] of log l1, t, log l3
+    scales: torch.Tensor  # [n, 3] likewise
+    magnitudes: torch.Tensor  # [n, C] mean |k|
+
+    @classmethod
+    def of_layer(cls, shapes: torch.Tensor, amplitudes: torch.Tensor, step: float, area: float) -> Densities:
+        """Those that suit the splats of a layer, a row for each.
+
+        Args:
+            shapes: [n, 3] log l1, t, log l3.
+            amplitudes: [n, C] unit values.
+            step: D in unit values.
+            area: of the frame in pixels.
+        """
+        count = len(shapes)
+        if not count:
+            return cls(torch.empty(0), torch.empty(0), shapes, shapes, amplitudes)
+        ordered = shapes.sort(dim=0).values
+        low, middle, high = (ordered[len(shapes) * quarter // 4] for quarter in (1, 2, 3))
+        scales = ((high - low) / (2 * _LOGISTIC_SCALE)).clamp(min=_NARROWEST)
+        magnitudes = (amplitudes.abs().mean(dim=0) / step).clamp(min=0.1)
+        place = math.log2(max(area * math.e / count, 1.0))
+        rows = (value.expand(count, *value.shape) for value in (middle, scales, magnitudes))
+        return cls(torch.full((count,), step), torch.full((count,), place), *rows)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Densities]) -> Densities:
+        """Those of several layers, one behind the other."""
+        return Densities(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+class Rate(NamedTuple):
+    """Bits of splats and their slopes."""
+
+    bits: torch.Tensor  # [n]
+    shapes: torch.Tensor  # [n, 3] d bits / d (log l1, t, log l3)
+    amplitudes: torch.Tensor  # [n, C] d bits / d a
+
+
+def rate_of(shapes: torch.Tensor, amplitudes: torch.Tensor, costs: Densities, energy_bits: float = 5.0) -> Rate:
+    """Bits of splats.
+
+    Args:
+        shapes: [n, 3] log l1, t, log l3.
+        amplitudes: [n, C] unit values.
+        costs: a row for each.
+    """
+    k = amplitudes / costs.step[:, None]
+    energy = 1.0 + k.square().sum(dim=1)  # 4^e
+    relative = (shapes - costs.centers) / costs.scales
+    # steps of a pixel or less are finer than lengths tell, those of a cell are as coarse as they get
+    spans = shapes[:, ::2] / _LN2
+    inside = (spans - 0.5 * torch.log2(energy)[:, None]) < math.log2(_CELL)
+    k_size = (k.square() + 0.1).sqrt()
+    spread = 2 * torch.nn.functional.softplus(relative) - relative  # -ln of the logistic density
+    bits = (
+        costs.place
+        - torch.where(inside, spans, 0.5 * torch.log2(energy)[:, None] + math.log2(_CELL)).sum(dim=1)
+        + (torch.log2(costs.scales).sum(dim=1) + spread.sum(dim=1) / _LN2 + 3 * math.log2(1 / _LN2))
+        + 0.5 * energy_bits * torch.log2(energy)
+        + (k_size / costs.magnitudes / _LN2 + torch.log2(2 * costs.magnitudes)).sum(dim=1).clamp(min=0.0)
+    )
+    by_shape = torch.tanh(0.5 * relative) / costs.scales / _LN2
+    by_shape[:, ::2] -= inside / _LN2
+    by_amplitude = k * (energy_bits / _LN2 / costs.step / energy)[:, None]
+    by_amplitude += k / k_size / costs.magnitudes / (_LN2 * costs.step)[:, None]
+    return Rate(bits, by_shape, by_amplitude)
