@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pgsvc_codec.coding.main.state import STEPS
 from pgsvc_codec.splats import Splats, SplatState
 from pgsvc_codec.train.main.residuals import Residuals
+from pgsvc_codec.train.main.slot_layer import SlotLayer
 from pgsvc_codec.train.main.whole_layer import WholeLayer
 from pgsvc_codec.train.objective import Objective
 
@@ -36,6 +37,16 @@ class Refined(NamedTuple):
     cost: float  # J
     squared_error: NDArray[np.float64]  # [levels] H W times the mean squared error, summed over planes
     bits: list[float]  # estimate, of each layer
+
+
+class RefinedInter(NamedTuple):
+    """Layers of slots on their lattices, and what they cost."""
+
+    layers: list[SplatState]  # slots of no amplitude are dead
+    reborn: list[NDArray[np.bool_]]  # of each layer's slots: they hold a new splat, coded whole
+    cost: float  # J
+    squared_error: NDArray[np.float64]  # as that of `Refined`
+    bits: list[float]  # likewise
 
 
 def refine_intra(
@@ -77,3 +88,48 @@ def refine_intra(
     bits = [layer.bits() for layer in settled]
     cost = residuals.loss() + float(np.dot(lambdas, bits))
     return Refined([layer.state() for layer in settled], cost, residuals.squared_error(), bits)
+
+
+def refine_inter(
+    objective: Objective,
+    background: NDArray[np.float32],
+    predicted: Sequence[SplatState],
+    layers: Sequence[Splats],
+    reborn: Sequence[NDArray[np.bool_]] | None,
+    step_indices: Sequence[int],
+    lambdas: Sequence[float],
+    level_weights: Sequence[float],
+    *,
+    opponent: bool,
+    passes: int = 3,
+) -> RefinedInter:
+    """Fit the slots of a P- or B-frame to the lattices around their predictions.
+
+    Args:
+        objective: of the frame, one level per layer.
+        background: [C] as a decoder has it.
+        predicted: [N] slots of each layer, see `coding.main.predict`; those without any amplitude are dead.
+        layers: [M] splats of the fit, the first N those predicted.
+        reborn: [M] slots that hold a new splat, to be coded whole; true of all behind the first N.  None in B-frames,
+            where M = N and slots are neither removed nor reborn.
+        step_indices: of D in `coding.main.state.STEPS`, for each layer.
+        lambdas: squared error, in unit values, that a bit is worth, for each layer.
+        level_weights: [levels] of squared errors in J.
+        opponent: the stream is RGB, so amplitudes lie on opponent axes.
+        passes: over all splats, at least one.
+    """
+    size = (objective.width, objective.height)
+    new = reborn or [np.zeros(len(state), np.bool_) for state in predicted]
+    settled = [
+        SlotLayer(state, splats, rows, STEPS[index], size, opponent=opponent, removable=reborn is not None)
+        for state, splats, rows, index in zip(predicted, layers, new, step_indices, strict=True)
+    ]
+    shown = [layer.splats() for layer in settled]
+    residuals = Residuals(objective, background, shown, level_weights, opponent=opponent)
+    for _ in range(passes):
+        for index, layer in enumerate(settled):
+            layer.settle(residuals, index, lambdas[index])
+    bits = [layer.bits() for layer in settled]
+    cost = residuals.loss() + float(np.dot(lambdas, bits))
+    states, rows = zip(*(layer.state() for layer in settled), strict=True)
+    return RefinedInter(list(states), list(rows), cost, residuals.squared_error(), bits)

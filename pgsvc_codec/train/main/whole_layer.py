@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.main.cost import IntraCosts, intra_costs, payload_bits
+from pgsvc_codec.coding.main.cost import IntraCosts, intra_bits, intra_costs, payload_bits
+from pgsvc_codec.coding.main.predict import MAX_POSITION, MIN_POSITION
 from pgsvc_codec.coding.main.state import (
     AMPLITUDE_BITS,
     MAX_LOG_LENGTH,
@@ -26,8 +27,20 @@ _BIRTH_BITS = 14.0  # that a birth must be worth; about half of what a splat cos
 _FEWEST_BIRTHS = 16  # that a layer is offered, however small
 
 
-def finely(splats: Splats, size: tuple[int, int], *, opponent: bool) -> tuple[IntArray, IntArray, NDArray[np.float64]]:
-    """Positions and shapes in the units of `SplatState`, and amplitudes, as near as these units allow."""
+def widened(columns: IntArray) -> IntArray:
+    """[N, 3] of [N, C]: gray splats have no more channels than the first."""
+    wide = np.zeros((len(columns), 3), np.int32)
+    wide[:, : columns.shape[1]] = columns
+    return wide
+
+
+def finely(
+    splats: Splats, size: tuple[int, int], *, opponent: bool, margin: bool = False
+) -> tuple[IntArray, IntArray, NDArray[np.float64]]:
+    """Positions and shapes in the units of `SplatState`, and amplitudes, as near as these units allow.
+
+    Positions come to lie in the frame, or with `margin` where slots may be.
+    """
     positions, shapes, amplitudes = parameters_of(splats, *size, opponent=opponent)
     ends = np.array(size) << POSITION_BITS
     lowest = [MIN_LOG_LENGTH, -MAX_SHEAR, MIN_LOG_LENGTH]
@@ -35,7 +48,7 @@ def finely(splats: Splats, size: tuple[int, int], *, opponent: bool) -> tuple[In
     painted = np.zeros((len(splats), 3))
     painted[:, : splats.channels] = np.rint(amplitudes) / (1 << AMPLITUDE_BITS)
     return (
-        np.clip(np.rint(positions), 0, ends - 1).astype(np.int32),
+        np.clip(np.rint(positions), *((MIN_POSITION, MAX_POSITION) if margin else (0, ends - 1))).astype(np.int32),
         np.clip(np.rint(shapes), lowest, highest).astype(np.int32),
         painted,
     )
@@ -56,35 +69,47 @@ class WholeLayer:
         size: full width and height of the frame.
         opponent: amplitudes lie on opponent axes.
         rounded: begin with the lattice points that are nearest.
+        prices: that hold throughout; None: those of the layer itself, counted anew for every pass.
+        rows: [N] names of the splats, kept beside them; None: their indices.
+
+    Attributes:
+        rows: of the splats that there are.
     """
 
     def __init__(
-        self, splats: Splats, step: int, size: tuple[int, int], *, opponent: bool, rounded: bool = False
+        self,
+        splats: Splats,
+        step: int,
+        size: tuple[int, int],
+        *,
+        opponent: bool,
+        rounded: bool = False,
+        prices: IntraCosts | None = None,
+        rows: NDArray[np.intp] | None = None,
     ) -> None:
         self._step = step
         self._size = size
         self._opponent = opponent
         self._channels = splats.channels
-        nearest = round_whole(splats, step, size, opponent=opponent)
-        self._first_costs = intra_costs(nearest, step, *size)
+        self._prices = prices
+        self.rows = np.arange(len(splats)) if rows is None else rows
+        self._nearest = round_whole(splats, step, size, opponent=opponent)
         if rounded:
-            self._positions, self._shapes = nearest.positions, nearest.shapes
-            self._symbols = self._wide(nearest.amplitudes // np.int32(step))
+            self.rows = self.rows[: len(self._nearest)]
+            self._positions, self._shapes = self._nearest.positions, self._nearest.shapes
+            self._symbols = widened(self._nearest.amplitudes // np.int32(step))
             self._painted = self._symbols * self._unit
         else:
             self._positions, self._shapes, self._painted = finely(splats, size, opponent=opponent)
             self._symbols = np.zeros(self._painted.shape, np.int32)
 
+    def __len__(self) -> int:
+        return len(self._positions)
+
     @property
     def _unit(self) -> float:
         """D in unit values."""
         return self._step / (1 << AMPLITUDE_BITS)
-
-    def _wide(self, columns: IntArray) -> IntArray:
-        """With three channels."""
-        wide = np.zeros((len(columns), 3), np.int32)
-        wide[:, : columns.shape[1]] = columns
-        return wide
 
     def splats(self) -> Splats:
         """What the layer shows."""
@@ -101,12 +126,15 @@ class WholeLayer:
     def bits(self) -> float:
         """Estimate."""
         state = self.state()
+        if self._prices is not None:
+            shares = float(self._prices.cells_fewer[0, 0]) * len(state)
+            return float(intra_bits(state, self._step, self._prices).sum()) + shares
         return payload_bits(state, self._step, intra_costs(state, self._step, *self._size))
 
     def _costs(self) -> IntraCosts:
-        """From the splats as they are; before they are settled, from those nearest to them."""
+        """From the splats as they are; before they are settled, from the lattice points nearest to them."""
         state = self.state()
-        return intra_costs(state, self._step, *self._size) if len(state) else self._first_costs
+        return self._prices or intra_costs(state if len(state) else self._nearest, self._step, *self._size)
 
     def settle(self, residuals: Residuals, layer: int, rate: float, births: float) -> None:
         """One pass over all splats; those that are not worth their bits go.
@@ -131,6 +159,7 @@ class WholeLayer:
         kept = state[2].any(axis=1)
         self._positions, self._shapes, self._symbols = (part[kept] for part in state)
         self._painted = painted[kept]
+        self.rows = self.rows[kept]
 
     def _add_births(self, field: LayerField, rate: float, share: float) -> None:
         count = len(self._positions)
@@ -143,3 +172,4 @@ class WholeLayer:
         self._shapes = np.concatenate([self._shapes, shapes])
         self._painted = np.concatenate([self._painted, painted])
         self._symbols = np.concatenate([self._symbols, np.zeros(painted.shape, np.int32)])
+        self.rows = np.concatenate([self.rows, np.full(len(painted), -1)])

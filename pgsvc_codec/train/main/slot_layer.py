@@ -1,0 +1,184 @@
+"""The slots of a layer of a P- or B-frame, while they settle on the lattices around their predictions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgsvc_codec.coding.main.cost import IntraCosts, intra_costs
+from pgsvc_codec.coding.main.predict import MAX_POSITION, MIN_POSITION, InterSymbols, changes, inter_shifts
+from pgsvc_codec.coding.main.state import (
+    AMPLITUDE_BITS,
+    MAX_LOG_LENGTH,
+    MAX_SHEAR,
+    MIN_LOG_LENGTH,
+    POSITION_BITS,
+    splats_of,
+)
+from pgsvc_codec.splats import IntArray, Splats, SplatState
+from pgsvc_codec.train.main.refine_kernels import REMOVED_MODE, refine_slots
+from pgsvc_codec.train.main.residuals import Residuals
+from pgsvc_codec.train.main.rounding import round_whole
+from pgsvc_codec.train.main.slot_costs import modes_of, slot_bits, slot_costs
+from pgsvc_codec.train.main.whole_layer import WholeLayer, finely, visiting_order, widened
+
+_LIMITS = np.array([MIN_POSITION, MAX_POSITION, MIN_LOG_LENGTH, MAX_LOG_LENGTH, MAX_SHEAR], np.int64)
+_REVIVAL_BITS = 3.0  # of the flags that say a slot holds a new splat
+
+
+class SlotLayer:
+    """A layer's slots: those of a fit until they are first settled, then points of their lattices.
+
+    Args:
+        predicted: [N] slots.
+        splats: [M] of the fit, the first N those predicted.
+        reborn: [M] whether a slot holds a new splat, to be coded whole; true of all behind the first N.
+        step: D.
+        size: full width and height of the frame.
+        opponent: amplitudes lie on opponent axes.
+        removable: slots can be removed.
+    """
+
+    def __init__(
+        self,
+        predicted: SplatState,
+        splats: Splats,
+        reborn: NDArray[np.bool_],
+        step: int,
+        size: tuple[int, int],
+        *,
+        opponent: bool,
+        removable: bool,
+    ) -> None:
+        self._step = step
+        self._size = size
+        self._opponent = opponent
+        self._removable = removable
+        self._count = len(splats)
+        self._rows = np.flatnonzero(~reborn[: len(predicted)] & predicted.amplitudes.any(axis=1))
+        self._all = predicted
+        self._predicted = predicted[self._rows]
+        self._positions, self._shapes, self._painted = finely(splats[self._rows], size, opponent=opponent, margin=True)
+        self._amplitudes = widened(self._predicted.amplitudes)
+        self._loose = True
+        rounded = self._rounded()
+        self._modes = modes_of(rounded)
+        self._costs = slot_costs(rounded, self._modes, self._predicted.positions, guessed=True)
+        born = np.flatnonzero(reborn)
+        prices = _prices_of_new(splats, len(born), step, size, opponent=opponent)
+        self._new = WholeLayer(splats[born], step, size, opponent=opponent, prices=prices, rows=born)
+
+    def _rounded(self) -> InterSymbols:
+        """The steps that come nearest to the fit, one by one."""
+        place_shifts, form_shifts = inter_shifts(self._predicted, self._step)
+        amplitudes = np.rint(self._painted * (1 << AMPLITUDE_BITS)).astype(np.int64)
+        channels = self._predicted.channels
+        return InterSymbols(
+            _steps(self._positions - self._predicted.positions, np.exp2(place_shifts)),
+            _steps(self._shapes - self._predicted.shapes, np.exp2(form_shifts)[:, None]),
+            _steps(amplitudes[:, :channels] - self._predicted.amplitudes, float(self._step)),
+        )
+
+    def splats(self) -> Splats:
+        """What the layer shows."""
+        channels = self._predicted.channels
+        amplitudes = np.rint(self._painted[:, :channels] * (1 << AMPLITUDE_BITS)).astype(np.int32)
+        shown = SplatState(self._positions, self._shapes, amplitudes)
+        return Splats.concatenate([splats_of(shown, *self._size, opponent=self._opponent), self._new.splats()])
+
+    def _symbols(self) -> InterSymbols:
+        """Of the slots as they are; those removed change nothing."""
+        kept = self._modes != REMOVED_MODE
+        amplitudes = self._amplitudes[:, : self._predicted.channels]
+        state = SplatState(
+            *(
+                np.where(kept[:, None], ours, theirs)
+                for ours, theirs in (
+                    (self._positions, self._predicted.positions),
+                    (self._shapes, self._predicted.shapes),
+                    (amplitudes, self._predicted.amplitudes),
+                )
+            )
+        )
+        return changes(self._predicted, state, self._step)
+
+    def bits(self) -> float:
+        """Estimate."""
+        return slot_bits(self._costs, self._symbols(), self._modes) + self._new.bits()
+
+    def settle(self, residuals: Residuals, layer: int, rate: float) -> None:
+        """One pass over all slots; arguments as those of `WholeLayer.settle`."""
+        field = residuals.of_layer(layer)
+        before = field.samples.copy()
+        state = self._positions.copy(), self._shapes.copy(), self._amplitudes.copy()
+        modes = np.full_like(self._modes, -1) if self._loose else self._modes.copy()
+        painted = self._painted.copy()
+        predicted = self._predicted.positions, self._predicted.shapes, widened(self._predicted.amplitudes)
+        refine_slots(
+            *field[:3],
+            visiting_order(self._predicted.positions),
+            state,
+            modes,
+            painted,
+            predicted,
+            self._step,
+            rate / field.weight,
+            *self._costs,
+            _LIMITS,
+            self._removable,
+            self._opponent,
+        )
+        residuals.change(layer, before, field.samples)
+        self._positions, self._shapes, self._amplitudes = state
+        self._painted = painted
+        self._modes = np.where(modes == REMOVED_MODE, modes, 0)
+        self._loose = False
+        symbols = self._symbols()
+        self._modes = np.where(modes == REMOVED_MODE, modes, modes_of(symbols))
+        self._costs = slot_costs(symbols, self._modes, self._predicted.positions)
+        if len(self._new):
+            self._new.settle(residuals, layer, rate, 0.0)
+
+    def state(self) -> tuple[SplatState, NDArray[np.bool_]]:
+        """The slots, those of no amplitude being dead, and which of them hold new splats.
+
+        Slots behind those predicted whose splats did not last are not among them.
+        """
+        channels = self._predicted.channels
+        new, rows = self._new.state(), self._new.rows
+        extra = self._count - len(self._all)
+        parts = [
+            np.concatenate([part, np.zeros((extra, part.shape[1]), np.int32)])
+            for part in (self._all.positions, self._all.shapes, self._all.amplitudes)
+        ]
+        reborn = np.zeros(self._count, np.bool_)
+        reborn[rows] = True
+        parts[2][: len(self._all)][np.setdiff1d(np.arange(len(self._all)), self._rows)] = 0
+        for part, ours, theirs in zip(
+            parts,
+            (self._positions, self._shapes, self._amplitudes[:, :channels]),
+            (new.positions, new.shapes, new.amplitudes),
+            strict=True,
+        ):
+            part[self._rows], part[rows] = ours, theirs
+        kept = reborn | (np.arange(self._count) < len(self._all))
+        return SplatState(*parts)[kept], reborn[kept]
+
+
+def _steps(differences: NDArray[np.signedinteger], sizes: NDArray[np.float64] | float) -> IntArray:
+    steps: IntArray = np.rint(differences / sizes).astype(np.int32)
+    return steps
+
+
+def _prices_of_new(splats: Splats, count: int, step: int, size: tuple[int, int], *, opponent: bool) -> IntraCosts:
+    """Prices of new splats, which are too few for tables of their own: those of all; and of being among so few."""
+    nearest = round_whole(splats, step, size, opponent=opponent)
+    ends = np.array(size) << POSITION_BITS
+    nearest = nearest[(nearest.positions < ends).all(axis=1)]
+    costs = intra_costs(nearest, step, *size)
+    cells = costs.cells_more.size
+    gap = math.log2(cells * math.e / max(count, 1)) if count < cells else math.e
+    each = np.full_like(costs.cells_more, gap + _REVIVAL_BITS)
+    return costs._replace(cells_more=each, cells_fewer=each, cells_total=0.0)
