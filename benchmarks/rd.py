@@ -11,13 +11,14 @@ PICTUREs and CLIPs are files or folders of them (default: Kodak, bunny and park_
 measured at every `--quality`, `baseline` at every `--splats` (default: by the picture's size).  Rows are added to
 `results/rd-stills.tsv` and `results/rd-clips.tsv`; those that are there are not measured again.  `--again` measures
 streams anew, after a change to the codec: rows of the named pictures, profiles and presets are removed first, those
-of other codecs stay.
+of other codecs stay.  `results/rd-codecs.tsv` has the versions of all codecs and what they are given.
 
 A level's bytes are those of the headers and of the segments that it needs.  Pictures are compared in RGB.  Clips are
 coded as one GOP by everybody, from the source's own Y′CbCr planes (of RGB: 4:2:0, BT.709, limited), and come back to
 RGB by one conversion for all.
 
-Comparisons go to `results/rd-stills-bd.tsv` and `results/rd-clips-bd.tsv`: BD-rates of each level against each codec.
+Comparisons go to `results/rd-stills-bd.tsv` and `results/rd-clips-bd.tsv`: BD-rates against each codec, of all layers
+for every file, of each level in the mean over pictures and for clips.
 They are taken over the qualities that the tested stream has between 0.1 and 0.5 bits per pixel (clips: at all its
 rates), as far as the other codec comes to them: `low` and `high`, `coverage` being how much of those qualities this
 is.  MS-SSIM is taken as -10 log10(1 - MS-SSIM).  `results/rd-stills-levels.tsv` has every level beside JPEG 2000 at
@@ -41,7 +42,7 @@ import experiment
 import numpy as np
 import plots
 import rd_targets
-from anchors import ClipAnchor, Pixels, StillAnchor
+from anchors import Pixels
 from curves import WINDOW, Curve, bd_rate, ratio_at
 from experiment import LAYERS
 from material import CLIPS, DATA, KODAK, PICTURES, find
@@ -69,12 +70,12 @@ CLIP_NAMES = ("bunny_1280x720_32f.mkv", "park_joy_480x270_10f.y4m")
 SERIES = ["codec", "setting", "level"]  # level is empty but for streams of ours
 COST = ["size_bytes", "bpp"]
 OUR_FACTS = ["layer_share", "splats", "seconds", "cpu_seconds"]  # share: of the level's own layer in the stream
-DETAILS = ["options", "version"]
+CODEC_COLUMNS = ["codec", "options", "version"]
 STILL_KEYS = ["picture", *SERIES]
-STILL_COLUMNS = [*STILL_KEYS, *COST, "psnr", "ms_ssim", *OUR_FACTS, "decode_ms", *DETAILS]
+STILL_COLUMNS = [*STILL_KEYS, *COST, "psnr", "ms_ssim", *OUR_FACTS, "decode_ms"]
 CLIP_KEYS = ["clip", "frames", *SERIES]
 CLIP_QUALITIES = ["psnr", "psnr_first", "psnr_last", "psnr_611", "vmaf"]  # the first three in RGB
-CLIP_COLUMNS = [*CLIP_KEYS, *COST, *CLIP_QUALITIES, *OUR_FACTS, "decode_ms_first", "decode_ms_others", *DETAILS]
+CLIP_COLUMNS = [*CLIP_KEYS, *COST, *CLIP_QUALITIES, *OUR_FACTS, "decode_ms_first", "decode_ms_others"]
 
 LEAST_COVERAGE = 0.1  # of what a test reaches; less is no comparison
 EQUAL_PSNR = (25, 28, 31, 34)  # dB, of clips
@@ -201,6 +202,7 @@ def measure_still(path: Path, results: ResultsFile, options: argparse.Namespace)
         similarity = meter.add(_planes(reference), _planes(pixels)) if large else None
         return {"psnr": rgb_psnr(reference, pixels), "ms_ssim": similarity}
 
+    none = dict.fromkeys(["layer_share", "splats", "decode_ms"])
     for anchor in options.still_anchors:
         for step in anchor.steps:
             keys = {"picture": path.name, "codec": anchor.name, "setting": str(step), "level": None}
@@ -208,17 +210,20 @@ def measure_still(path: Path, results: ResultsFile, options: argparse.Namespace)
                 made = timed(lambda anchor=anchor, step=step: anchor.encode(reference, step.value))
                 cost = _cost(len(made.data), rows * columns)
                 quality = quality_of(anchor.decode(made.data, reference))
-                results.add(**keys, **cost, **quality, **_foreign(anchor, made), decode_ms=None)
+                results.add(**keys, **cost, **quality, **_spent(made), **none)
     for stream in streams_of(info, options, 1):
         keys = {"picture": path.name, "codec": stream.codec, "setting": stream.setting}
         if results.has(**keys, level=LAYERS):
             continue
         made = encode_stream(path, 1, stream)
-        told = _own(stream, made) | {"decode_ms": splat_milliseconds(made.data)[0]}
+        told = _spent(made) | {"decode_ms": splat_milliseconds(made.data)[0]}
         with Decoder(made.data) as decoder:
+            measured = []
             for facts in level_facts(made.data, rows * columns):
                 (shown,) = decoder.frames(layers=facts["level"])
-                results.add(**keys, **facts, **quality_of(to_rgb(shown.planes, info)), **told)
+                measured.append(facts | quality_of(to_rgb(shown.planes, info)))
+        for level in measured:  # all at once: a run that is interrupted leaves no part of a stream
+            results.add(**keys, **level, **told)
 
 
 def measure_clip(path: Path, results: ResultsFile, options: argparse.Namespace) -> None:
@@ -244,25 +249,28 @@ def measure_clip(path: Path, results: ResultsFile, options: argparse.Namespace) 
         in_rgb = {"psnr": rgb.combined, "psnr_first": each[0], "psnr_last": each[-1]}
         return in_rgb | {"psnr_611": ycbcr.combined, "vmaf": vmaf}
 
+    none = dict.fromkeys(["layer_share", "splats", "decode_ms_first", "decode_ms_others"])
     for anchor in options.clip_anchors:
         for step in anchor.steps:
             keys = {**clip, "codec": anchor.name, "setting": str(step), "level": None}
             if not results.has(**keys):
                 made = timed(lambda anchor=anchor, step=step: anchor.encode(sources, info, step.value))
                 quality = quality_of(anchor.decode(made.data, info), info)
-                none = {"decode_ms_first": None, "decode_ms_others": None}
-                results.add(**keys, **_cost(len(made.data), pixels), **quality, **_foreign(anchor, made), **none)
+                results.add(**keys, **_cost(len(made.data), pixels), **quality, **_spent(made), **none)
     for stream in streams_of(native, options, len(frames)):
         keys = {**clip, "codec": stream.codec, "setting": stream.setting}
         if results.has(**keys, level=LAYERS):
             continue
         made = encode_stream(path, options.frames, stream)
         first, *others = splat_milliseconds(made.data)
-        told = _own(stream, made) | {"decode_ms_first": first, "decode_ms_others": fmean(others) if others else None}
+        told = _spent(made) | {"decode_ms_first": first, "decode_ms_others": fmean(others) if others else None}
         with Decoder(made.data) as decoder:
+            measured = []
             for facts in level_facts(made.data, pixels):
                 shown = (frame.planes for frame in decoder.frames(layers=facts["level"]))
-                results.add(**keys, **facts, **quality_of(shown, native), **told)
+                measured.append(facts | quality_of(shown, native))
+        for level in measured:
+            results.add(**keys, **level, **told)
 
 
 def _planes(pixels: Pixels) -> Frame:
@@ -273,19 +281,24 @@ def _cost(size_bytes: int, pixels: int) -> dict[str, Any]:
     return {"size_bytes": size_bytes, "bpp": 8 * size_bytes / pixels}
 
 
-def _foreign(anchor: StillAnchor | ClipAnchor, made: Timed) -> dict[str, Any]:
-    """What a row of another codec says beside its cost and quality."""
-    spent = {"seconds": made.seconds, "cpu_seconds": made.cpu_seconds}
-    return {"layer_share": None, "splats": None, **spent, "options": anchor.options, "version": anchor.version}
+def _spent(made: Timed) -> dict[str, Any]:
+    return {"seconds": made.seconds, "cpu_seconds": made.cpu_seconds}
 
 
-def _own(stream: Stream, made: Timed) -> dict[str, Any]:
-    """What all rows of one stream of ours say alike."""
-    default = EncodeConfig()
-    changed = {k: v for k, v in stream.config.__dict__.items() if v != getattr(default, k) or k == "profile"}
-    told = " ".join(f"{key}={value}" for key, value in changed.items())
-    spent = {"seconds": made.seconds, "cpu_seconds": made.cpu_seconds}
-    return {**spent, "options": told, "version": f"pgsvc-codec {__version__}"}
+def tell_codecs(options: argparse.Namespace) -> None:
+    """Who the codecs are that are measured: what they are given at every step, and their versions."""
+    told = [(anchor.name, anchor.options, anchor.version) for anchor in (*options.still_anchors, *options.clip_anchors)]
+    for profile in OURS:
+        if profile in options.codec and profile in PROFILES:
+            for preset in options.preset:
+                fixed = f"layers={LAYERS} profile={profile} preset={preset}"
+                fixed += f" tune={options.tune}" * (profile == "main")
+                told.append((name_of(profile, preset, options.tune), fixed, f"pgsvc-codec {__version__}"))
+    with ResultsFile("rd-codecs", CODEC_COLUMNS, CODEC_COLUMNS, is_shown=False) as results:
+        for row in told:
+            named = dict(zip(CODEC_COLUMNS, row, strict=True))
+            if not results.has(**named):
+                results.add(**named)
 
 
 def forget(name: str, is_old: Callable[[dict[str, str]], bool]) -> None:
@@ -366,7 +379,8 @@ def compare_stills(rows: Sequence[dict[str, str]]) -> None:
         for picture, members in pictures.items():
             for metric in ("psnr", "ms_ssim"):
                 for entry, _, _ in comparisons(members, metric, WINDOW):
-                    results.add(picture=picture, **entry)
+                    if entry["level"] == str(LAYERS):
+                        results.add(picture=picture, **entry)
                     if entry["bd_rate"] is not None:
                         group = tuple(entry[name] for name in ("metric", "test", "level", "anchor"))
                         groups.setdefault(group, []).append(entry)
@@ -422,7 +436,7 @@ def plot_stills(rows: Sequence[dict[str, str]]) -> None:
 def plot_clips(rows: Sequence[dict[str, str]]) -> None:
     """Measured points of every clip."""
     clips = by_file(rows, "clip")
-    figure, axes = plots.panels(len(clips), 2, width=6.5, height=4.5)
+    figure, axes = plots.panels(len(clips), 2, height=3.6)
     for (clip, members), panels in zip(clips.items(), axes, strict=True):
         for axis, metric, name in zip(panels, ("psnr", "vmaf"), ("PSNR (RGB), dB", "VMAF"), strict=True):
             _rates_along(axis)
@@ -489,6 +503,7 @@ PARTS = {
 def measure(part: Part, options: argparse.Namespace) -> None:
     """What is not there yet, file by file."""
     files = find(options.files or part.places, part.suffixes)
+    tell_codecs(options)
     if options.again:
         profiles = [profile for profile in OURS if profile in options.codec]
         codecs = {name_of(profile, preset, options.tune) for profile in profiles for preset in options.preset}
@@ -533,7 +548,7 @@ def _read_options() -> argparse.Namespace:
             if name not in names:
                 parser.error(f"--codec: got {name}, allowed {', '.join(names)}")
         chosen = [anchor for anchor in listed if anchor.name in options.codec]
-        setattr(options, "still_anchors" if options.command == "stills" else "clip_anchors", chosen)
+        options.still_anchors, options.clip_anchors = (chosen, []) if options.command == "stills" else ([], chosen)
     return options
 
 

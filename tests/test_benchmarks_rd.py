@@ -200,7 +200,11 @@ def test_stills(run: Callable[..., None], folder: Path, picture: Path) -> None:
     pixels = SIDES[0] * SIDES[1]
     assert all(float(row["bpp"]) == pytest.approx(8 * int(row["size_bytes"]) / pixels, abs=1e-4) for row in rows)
     assert all(8 < float(row["psnr"]) < 60 and 0 < float(row["ms_ssim"]) <= 1 for row in rows)
-    assert all(row["options"] and row["version"] for row in rows)
+    told = {row["codec"]: row for row in rows_of(folder / "results" / "rd-codecs.tsv")}
+    assert set(told) == {row["codec"] for row in rows}
+    assert "preset=ultrafast" in told["baseline ultrafast"]["options"]
+    assert "optimize=True" in told["jpeg"]["options"]
+    assert "OpenJPEG" in told["jpeg2000"]["version"]
 
     compared = rows_of(folder / "results" / "rd-stills-bd.tsv")
     assert {row["test"] for row in compared} == {"baseline ultrafast"}
