@@ -9,11 +9,13 @@ import numpy as np
 
 from pgsvc_codec.coding.baseline import payload as baseline
 from pgsvc_codec.coding.main import layer as main
+from pgsvc_codec.coding.main.gop import FrameStep, coding_order
+from pgsvc_codec.coding.main.predict import MotionField
 from pgsvc_codec.coding.main.state import splats_of
 from pgsvc_codec.errors import FormatError
 from pgsvc_codec.format.constants import CHROMA_RGB, MAIN
 from pgsvc_codec.format.header import StreamHeader
-from pgsvc_codec.splats import FloatArray, Splats
+from pgsvc_codec.splats import FloatArray, Splats, SplatState
 
 Losses = Callable[[int, FormatError], None]
 """Told of a layer whose payloads contradict themselves; it and those above are left out from there on."""
@@ -59,16 +61,38 @@ def _decode_baseline(
 
 def _decode_main(payloads: Sequence[Sequence[bytes]], header: StreamHeader, on_loss: Losses) -> Iterator[DecodedSplats]:
     video = header.video
-    opponent = video.chroma == CHROMA_RGB
-    decoders = [main.LayerDecoder(layer, video.channels, video.width, video.height) for layer in range(len(payloads))]
-    layers = []
-    for layer, decoder in enumerate(decoders):
-        try:
-            state = decoder.decode_intra(payloads[layer][0])
-        except FormatError as error:
-            on_loss(layer, error)
-            break
-        layers.append(splats_of(state, video.width, video.height, opponent=opponent))
-    if layers:
-        assert decoders[0].header is not None
-        yield DecodedSplats(layers, np.array(decoders[0].header.background, np.float32) / np.float32(255))
+    size, opponent = (video.width, video.height), video.chroma == CHROMA_RGB
+    decoders = [main.LayerDecoder(layer, video.channels, *size) for layer in range(len(payloads))]
+    waiting: dict[int, DecodedSplats] = {}
+    shown = 0
+    order = [FrameStep(0, None, None, late=False, depth=0)]  # until the I-frame has said what follows
+    position = 0
+    while position < len(order):
+        step = order[position]
+        layers = []
+        for layer, decoder in enumerate(decoders):
+            try:
+                state = _decode_frame(decoder, payloads[layer][position], step, decoders[0].field)
+            except FormatError as error:
+                on_loss(layer, error)
+                del decoders[layer:]
+                break
+            layers.append(splats_of(state, *size, opponent=opponent))
+        if not layers:
+            return
+        base = decoders[0]
+        if position == 0:
+            assert base.header is not None
+            order = coding_order(len(payloads[0]), base.header.anchor_distance)
+        codes = np.array(base.backgrounds[step.display], np.float32)
+        waiting[step.display] = DecodedSplats(layers, codes / np.float32(255))
+        while shown in waiting:
+            yield waiting.pop(shown)
+            shown += 1
+        position += 1
+
+
+def _decode_frame(decoder: main.LayerDecoder, payload: bytes, step: FrameStep, field: MotionField | None) -> SplatState:
+    if step.past is None:
+        return decoder.decode_intra(payload)
+    return decoder.decode_inter(payload, step, None if step.future is not None else field)

@@ -41,7 +41,7 @@ def encode(
         source: frames and what they are; read once.
         sink: where the stream goes, at its current position.
         config: options.
-        progress: called after every frame.
+        progress: called when further frames have been coded.
         seekable: False writes GOP by GOP, with the index at the end, for pipes.
         spool_dir: where segments wait, in a nameless file, for the index that goes in front of them; None = the
             system's folder for temporary files.
@@ -116,15 +116,23 @@ def _encode(
                 spool_dir=spool_dir,
             )
             encoders.append(StreamEncoder(job, stack.enter_context(writer)))
+        told = 0  # frames
+
+        def tell() -> None:
+            nonlocal told
+            last = encoders[-1].tally
+            if progress is not None and last.frames > told:  # a coder may wait for frames to come
+                told = last.frames
+                seconds = time.monotonic() - started
+                size_bytes = sum(encoder.tally.payload_bytes for encoder in encoders)
+                progress(Progress(told, source.frame_count, size_bytes, last.meters[-1].combined, seconds))
+
         for frame in source:
             for encoder, part in zip(encoders, frames(frame), strict=True):
                 encoder.add(part)
-            if progress is not None:
-                seconds = time.monotonic() - started
-                size_bytes = sum(encoder.tally.payload_bytes for encoder in encoders)
-                last = encoders[-1].tally
-                progress(Progress(last.frames, source.frame_count, size_bytes, last.meters[-1].combined, seconds))
+            tell()
         for encoder in encoders:
             encoder.finish_gop()
+        tell()
     seconds = time.monotonic() - started
     return [encoder.report(seconds) for encoder in encoders]

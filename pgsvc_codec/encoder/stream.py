@@ -11,10 +11,18 @@ from pgsvc_codec import __version__
 from pgsvc_codec.config import EncodePlan
 from pgsvc_codec.encoder.baseline import BaselineGop
 from pgsvc_codec.encoder.gop import GopCoder, InputFrame, Measure, Tally, assemble
+from pgsvc_codec.encoder.main import MainGop
 from pgsvc_codec.encoder.report import EncodeReport, LevelReport
-from pgsvc_codec.format.constants import SCALABILITY_NAMES
+from pgsvc_codec.format.constants import PROFILE_NAMES, SCALABILITY_NAMES
 from pgsvc_codec.format.container import StreamWriter
-from pgsvc_codec.format.header import EncoderRecord, LayersRecord, LevelRecord, StreamHeader, VideoRecord
+from pgsvc_codec.format.header import (
+    EncoderRecord,
+    LayersRecord,
+    LevelRecord,
+    ProfileRecord,
+    StreamHeader,
+    VideoRecord,
+)
 from pgsvc_codec.picture import Frame, check_frame, to_unit
 from pgsvc_codec.render.backend import load
 from pgsvc_codec.train.keyframes import KeyframeRule, keyframe_rule
@@ -83,7 +91,11 @@ class StreamEncoder:
         tally = Tally(info, plan.num_layers)
         measure = Measure(self._levels, (tally, self.tally))
         start = None if self._frames else self._job.start
-        coder = BaselineGop(plan, info.chroma.num_planes, self._levels, measure, start)
+        coder: GopCoder
+        if plan.profile == "main":
+            coder = MainGop(plan, info, self._levels, measure)
+        else:
+            coder = BaselineGop(plan, info.chroma.num_planes, self._levels, measure, start)
         return _OpenGop(self._frames, scene_cut, coder, tally)
 
     def finish_gop(self) -> None:
@@ -141,5 +153,6 @@ def stream_header(info: VideoInfo, plan: EncodePlan) -> StreamHeader:
                 for (width, height), end in zip(plan.level_sizes, plan.level_splats, strict=True)
             ),
         ),
+        profile=ProfileRecord(profile={name: value for value, name in PROFILE_NAMES.items()}[plan.profile]),
         encoder=EncoderRecord(text=f"pgsvc {__version__}"),
     )

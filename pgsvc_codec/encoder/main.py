@@ -1,0 +1,176 @@
+"""GOPs of the `main` profile: an I-frame, anchors some frames apart, and what lies between two of them.
+
+Frames wait until the anchor behind them is there.  How far anchors lie apart stands in the I-frame's payload, so that
+one waits for the frames that decide it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgsvc_codec.coding.main.gop import FrameStep, coding_order
+from pgsvc_codec.coding.main.layer import FrameHeader, LayerEncoder
+from pgsvc_codec.coding.main.predict import MotionField, Slots
+from pgsvc_codec.coding.main.state import STEPS, splats_of
+from pgsvc_codec.config import EncodePlan
+from pgsvc_codec.encoder.gop import InputFrame, Measure
+from pgsvc_codec.picture import Frame
+from pgsvc_codec.splats import Splats
+from pgsvc_codec.train.levels import LevelSizes
+from pgsvc_codec.train.main.fit import Aim, fit_intra_main
+from pgsvc_codec.train.main.gop import Effort, choose_distance, fit_anchor, fit_between
+from pgsvc_codec.train.main.inter import InterProblem
+from pgsvc_codec.train.main.refine import refine_intra
+from pgsvc_codec.train.objective import Objective
+from pgsvc_codec.video import Chroma, VideoInfo
+
+_LOOKAHEAD = 8  # frames behind the I-frame that decide how far anchors lie apart
+
+
+class MainGop:
+    """One GOP; a `gop.GopCoder`.
+
+    Args:
+        plan: of the encode.
+        info: of the frames.
+        levels: how frames and levels become pictures.
+        measure: told of every frame.
+    """
+
+    def __init__(self, plan: EncodePlan, info: VideoInfo, levels: LevelSizes, measure: Measure) -> None:
+        layers = range(plan.num_layers)
+        self._plan = plan
+        self._size = (info.width, info.height)
+        self._opponent = info.chroma is Chroma.RGB
+        self._levels = levels
+        self._measure = measure
+        self._coders = [LayerEncoder(layer, info.chroma.num_planes, *self._size) for layer in layers]
+        self._payloads: list[list[bytes]] = [[] for _ in layers]
+        self._frames: list[Frame] = []  # from the last anchor on, which is the first of them
+        self._first = 0  # number of that anchor within the GOP
+        self._number = 0  # of the GOP's first frame in the source
+        self._distance: int | None = None  # from one anchor to the next; None before it is decided
+        self._field: MotionField | None = None  # of the last anchor
+
+    def add(self, frame: InputFrame) -> None:
+        """As `gop.GopCoder.add`."""
+        if not self._frames:
+            self._number = frame.number
+        self._frames.append(frame.planes)
+        if self._distance is None and len(self._frames) > _LOOKAHEAD:
+            self._begin()
+        while self._distance is not None and len(self._frames) > self._distance:
+            self._code_up_to(self._distance)
+
+    def finish(self) -> list[list[bytes]]:
+        """As `gop.GopCoder.finish`."""
+        if self._distance is None:
+            self._begin()
+        assert self._distance is not None
+        while len(self._frames) > 1:
+            self._code_up_to(min(self._distance, len(self._frames) - 1))
+        return self._payloads
+
+    def _begin(self) -> None:
+        """Code the I-frame, and decide how far anchors lie apart."""
+        source = self._levels.read(self._frames[0])
+        # a seed per frame: a GOP then does not depend on how many random numbers earlier ones drew
+        rng = np.random.default_rng([self._plan.seed, self._number])
+        fit = fit_intra_main(
+            source.objective, _aim(self._plan), self._plan.iterations_intra, rng, opponent=self._opponent
+        )
+        codes = tuple(int(code) for code in np.rint(np.clip(fit.background, 0, 1) * 255))
+        self._background = _background(codes)
+        refined = refine_intra(
+            source.objective,
+            self._background,
+            fit.layers,
+            fit.step_indices,
+            fit.prices,
+            fit.level_weights,
+            opponent=self._opponent,
+        )
+        self._fit = fit
+        slots = [Slots(state, np.zeros(len(state), np.int32)) for state in refined.layers]
+        self._distance = 1
+        if len(self._frames) > 2:
+            problems = [self._problem(self._levels.read(planes).objective) for planes in self._frames]
+            self._distance = choose_distance(problems, slots)
+        for layer, (coder, state) in enumerate(zip(self._coders, refined.layers, strict=True)):
+            header = None if layer else FrameHeader(codes, self._distance)
+            self._payloads[layer].append(coder.encode_intra(state, fit.step_indices[layer], header))
+        self._show(source.references, 0)
+
+    def _code_up_to(self, distance: int) -> None:
+        """Code the anchor `distance` frames behind the last, and the frames between the two."""
+        for step in coding_order(distance + 1, distance)[1:]:
+            self._code(step)
+        del self._frames[:distance]
+        self._first += distance
+
+    def _code(self, step: FrameStep) -> None:
+        """Code one frame, whose step counts from the last anchor."""
+        assert step.past is not None
+        source = self._levels.read(self._frames[step.display])
+        problem = self._problem(source.objective)
+        iterations = self._plan.iterations_intra
+        effort = Effort(max(iterations * 30 // 500, 1), max(iterations * 10 // 500, 1))
+        own = _shifted(step, self._first)
+        if step.future is None:
+            luma = self._levels.read(self._frames[step.past]).objective.targets[-1].picture[0]
+            reference = [coder.frames[own.past] for coder in self._coders]
+            targets = fit_anchor(problem, reference, luma, effort, self._field)
+            self._field = targets.field
+        else:
+            predicted = [coder.predicted(own, None) for coder in self._coders]
+            targets = fit_between(problem, predicted, step.depth, effort)
+        for layer, coder in enumerate(self._coders):
+            payload = coder.encode_inter(
+                own,
+                targets.slots[layer],
+                self._fit.step_indices[layer],
+                reborn=None if step.future is not None else targets.reborn[layer],
+                field=targets.field,
+            )
+            self._payloads[layer].append(payload)
+        self._show(source.references, own.display)
+
+    def _problem(self, objective: Objective) -> InterProblem:
+        fit = self._fit
+        return InterProblem(
+            objective,
+            self._background,
+            [STEPS[index] for index in fit.step_indices],
+            fit.prices,
+            fit.level_weights,
+            self._opponent,
+        )
+
+    def _show(self, references: Sequence[Frame], display: int) -> None:
+        """Measure the frame just coded."""
+        layers = [self._splats(coder.frames[display]) for coder in self._coders]
+        size = sum(len(frames[-1]) for frames in self._payloads)
+        self._measure(references, layers, _background(self._coders[0].backgrounds[display]), size)
+
+    def _splats(self, slots: Slots) -> Splats:
+        return splats_of(slots.state, *self._size, opponent=self._opponent)
+
+
+def _aim(plan: EncodePlan) -> Aim:
+    quality = 50.0 if plan.quality is None else plan.quality
+    weights = [0.5 * weight for weight in plan.level_weights[:-1]] + [plan.level_weights[-1]]
+    return Aim(0.3 * 0.552 ** ((quality - 40) / 20), plan.layer_shares, weights)
+
+
+def _shifted(step: FrameStep, by: int) -> FrameStep:
+    """A step that counts from an anchor, counted from the GOP's first frame."""
+    assert step.past is not None
+    future = None if step.future is None else step.future + by
+    return step._replace(display=step.display + by, past=step.past + by, future=future)
+
+
+def _background(codes: Sequence[int]) -> NDArray[np.float32]:
+    return np.array(codes, np.float32) / np.float32(255)
