@@ -33,6 +33,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -81,9 +82,9 @@ LEAST_COVERAGE = 0.1  # of what a test reaches; less is no comparison
 EQUAL_PSNR = (25, 28, 31, 34)  # dB, of clips
 BD_COLUMNS = ["metric", "test", "level", "anchor", "bd_rate", "low", "high", "coverage"]
 LEVEL_COLUMNS = ["picture", "codec", "setting", "level", "bpp", "psnr", "jpeg2000_psnr", "gain", "layer_share"]
-OUR_COLORS = {"main": "tab:red", "baseline": "tab:orange"}
-OTHER_COLORS = ["tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:pink", "tab:gray", "tab:olive", "tab:cyan",
-                "navy", "black"]  # fmt: skip
+OUR_COLORS = {rd_targets.MEDIUM: "tab:red", rd_targets.FAST: "salmon", rd_targets.BASELINE: "tab:orange"}
+OTHER_COLORS = ("tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:pink", "tab:gray", "tab:olive", "tab:cyan",
+                "navy")  # fmt: skip
 ROUNDS = 5  # of decoding, the best of which counts
 
 
@@ -322,14 +323,19 @@ def quality_in(row: dict[str, str], metric: str) -> float | None:
     return -10 * math.log10(max(1 - value, 1e-9)) if metric == "ms_ssim" else value
 
 
-def curves_of(rows: Sequence[dict[str, str]], metric: str) -> dict[tuple[str, str], Curve]:
-    """Of one picture or clip, by codec and level."""
+def points_of(rows: Sequence[dict[str, str]], metric: str) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """Rates and qualities of one picture or clip, by codec and level."""
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in rows:
         quality = quality_in(row, metric)
         if quality is not None:
             points.setdefault((row["codec"], row["level"]), []).append((float(row["bpp"]), quality))
-    curves = {series: Curve.of(listed) for series, listed in points.items()}
+    return points
+
+
+def curves_of(rows: Sequence[dict[str, str]], metric: str) -> dict[tuple[str, str], Curve]:
+    """Through `points_of`, where there are two or more."""
+    curves = {series: Curve.of(listed) for series, listed in points_of(rows, metric).items()}
     return {series: curve for series, curve in curves.items() if curve is not None}
 
 
@@ -416,18 +422,14 @@ def plot_stills(rows: Sequence[dict[str, str]]) -> None:
     """Means over pictures at equal rates, where a codec reaches the rate in all of them."""
     pictures = by_file(rows, "picture")
     rates = np.geomspace(0.04, 0.8, 40)
-    figure, axes = plots.panels(1, 2, width=6.5, height=5.5)
+    figure, axes = plots.panels(1, 2, width=6.0, height=5.0)
     for axis, metric, name in zip(axes[0], ("psnr", "ms_ssim"), ("PSNR (RGB), dB", "MS-SSIM, dB"), strict=True):
-        _rates_along(axis)
         curves = [curves_of(members, metric) for members in pictures.values()]
-        for series in sorted({series for members in curves for series in members}):
-            mine = [members[series] for members in curves if series in members]
-            values = [[curve.quality_at(rate) for curve in mine] for rate in rates]
-            points = [
-                (rate, fmean(row)) for rate, row in zip(rates, values, strict=True) if len(mine) == len(curves)
-                and None not in row
-            ]  # fmt: skip
-            _draw(axis, series, points)
+        points: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        for series in set.intersection(*(set(members) for members in curves)):
+            values = [[members[series].quality_at(rate) for members in curves] for rate in rates]
+            points[series] = [(rate, fmean(row)) for rate, row in zip(rates, values, strict=True) if None not in row]
+        _draw(axis, points, rows)
         axis.set(ylabel=name, title=f"mean, pictures: {len(pictures)}")
     _legend(figure, axes)
     plots.save(figure, "rd-stills")
@@ -439,37 +441,28 @@ def plot_clips(rows: Sequence[dict[str, str]]) -> None:
     figure, axes = plots.panels(len(clips), 2, height=3.6)
     for (clip, members), panels in zip(clips.items(), axes, strict=True):
         for axis, metric, name in zip(panels, ("psnr", "vmaf"), ("PSNR (RGB), dB", "VMAF"), strict=True):
-            _rates_along(axis)
-            points: dict[tuple[str, str], list[tuple[float, float]]] = {}
-            for row in members:
-                quality = quality_in(row, metric)
-                if quality is not None:
-                    points.setdefault((row["codec"], row["level"]), []).append((float(row["bpp"]), quality))
-            for series, listed in sorted(points.items()):
-                _draw(axis, series, sorted(listed))
+            _draw(axis, points_of(members, metric), rows)
             axis.set(ylabel=name, title=f"{clip}, {members[0]['frames']} frames")
     _legend(figure, axes)
     plots.save(figure, "rd-clips")
 
 
-def _rates_along(axis: Any) -> None:
-    """Bits per pixel, in plain numbers."""
+def _draw(axis: Any, points: dict[tuple[str, str], list[tuple[float, float]]], rows: Sequence[dict[str, str]]) -> None:
+    """Curves in the colours that their codecs have in all panels; levels below the last for `main medium` alone."""
+    others = sorted({row["codec"] for row in rows if not is_ours(row["codec"])})
+    colors = dict(zip(others, cycle(OTHER_COLORS), strict=False))
+    for (codec, level), listed in sorted(points.items()):
+        if not listed or (is_ours(codec) and codec != rd_targets.MEDIUM and level != str(LAYERS)):
+            continue
+        style: dict[str, Any] = {"label": codec, "color": colors.get(codec), "linewidth": 1}
+        if is_ours(codec):
+            style = {"label": f"{codec}, level {level}", "linestyle": plots.LINES[int(level) - 1], "linewidth": 2}
+            style["color"] = OUR_COLORS.get(codec, "black")
+        axis.plot(*zip(*sorted(listed), strict=True), **style)
     axis.set(xlabel="bits per pixel", xscale="log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_prop_cycle(color=OTHER_COLORS)
-
-
-def _draw(axis: Any, series: tuple[str, str], points: Sequence[tuple[float, float]]) -> None:
-    codec, level = series
-    if not points:
-        return
-    if is_ours(codec):
-        style = {"color": OUR_COLORS[codec.split()[0]], "linestyle": plots.LINES[int(level) - 1], "linewidth": 2}
-        axis.plot(*zip(*points, strict=True), label=f"{codec}, level {level}", **style)
-    else:
-        axis.plot(*zip(*points, strict=True), label=codec, linewidth=1)
 
 
 def _legend(figure: Any, axes: Any) -> None:
