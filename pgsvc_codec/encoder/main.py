@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pgsvc_codec.coding.main.gop import FrameStep, coding_order
 from pgsvc_codec.coding.main.layer import FrameHeader, LayerEncoder
 from pgsvc_codec.coding.main.predict import MotionField, Slots
-from pgsvc_codec.coding.main.state import STEPS, splats_of
+from pgsvc_codec.coding.main.state import splats_of
 from pgsvc_codec.config import EncodePlan
 from pgsvc_codec.encoder.gop import InputFrame, Measure
 from pgsvc_codec.picture import Frame
@@ -120,6 +120,7 @@ class MainGop:
         effort = Effort(max(iterations * 30 // 500, 1), max(iterations * 10 // 500, 1))
         own = _shifted(step, self._first)
         if step.future is None:
+            assert own.past is not None
             luma = self._levels.read(self._frames[step.past]).objective.targets[-1].picture[0]
             reference = [coder.frames[own.past] for coder in self._coders]
             targets = fit_anchor(problem, reference, luma, effort, self._field)
@@ -132,7 +133,7 @@ class MainGop:
                 own,
                 targets.slots[layer],
                 self._fit.step_indices[layer],
-                reborn=None if step.future is not None else targets.reborn[layer],
+                reborn=None if targets.reborn is None else targets.reborn[layer],
                 field=targets.field,
             )
             self._payloads[layer].append(payload)
@@ -143,7 +144,7 @@ class MainGop:
         return InterProblem(
             objective,
             self._background,
-            [STEPS[index] for index in fit.step_indices],
+            fit.step_indices,
             fit.prices,
             fit.level_weights,
             self._opponent,
