@@ -142,12 +142,11 @@ class MainGop:
     def _problem(self, objective: Objective) -> InterProblem:
         fit = self._fit
         return InterProblem(
-            objective,
-            self._background,
-            fit.step_indices,
-            fit.prices,
-            fit.level_weights,
-            self._opponent,
+            objective=objective,
+            background=self._background,
+            step_indices=fit.step_indices,
+            level_weights=fit.level_weights,
+            opponent=self._opponent,
         )
 
     def _show(self, references: Sequence[Frame], display: int) -> None:
