@@ -84,18 +84,6 @@ def _add_row(row, amplitude, gaussian):
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _take_row(row, amplitude, gaussian, mixed):
-    """sum g e of a plane's row; the splat is added to it, and its part of sum_c a_c e_c to `mixed`."""
-    total = f32(0.0)
-    for j in range(len(row)):
-        value = row[j]
-        total += gaussian[j] * value
-        mixed[j] += amplitude * value
-        row[j] = value + amplitude * gaussian[j]
-    return total
-
-
-@njit(cache=True, fastmath=_FAST, error_model="numpy")
 def _moments_row(gaussian, mixed, begin, inverse):
     """sum w, sum w u1, sum w u1^2 over a row, w = g sum_c a_c e_c; `begin` is the first sample's offset."""
     m, m1, m11 = f32(0.0), f32(0.0), f32(0.0)
@@ -156,8 +144,12 @@ def _take(field, whole, floats, splat, amplitudes, buffers, sums):
             for c in range(planes):
                 channel = whole[g, _FIRST] + c
                 begin = whole[g, _OFFSET] + (c * whole[g, _HEIGHT] + y) * pitch + first
+                row = field[begin : begin + count]
+                total = _dot(gaussian, row)
                 amplitude = f32(amplitudes[channel] * splat[6])
-                total = _take_row(field[begin : begin + count], amplitude, gaussian, mixed)
+                if amplitude != f32(0.0):
+                    _add_row(mixed, amplitude, row)
+                    _add_row(row, amplitude, gaussian)
                 if c == 0:
                     s0 += total
                 elif c == 1:
@@ -280,7 +272,7 @@ def _aim(splat, sums, energy, share, target):
     target[4] = share * min(max(2.0 * sums[_M12] / half, -_MOST_SHIFT), _MOST_SHIFT)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, inline="always", error_model="numpy")
 def _digits(value):
     """Binary digits of a number that is not negative; 0 has none."""
     number = 0
@@ -302,7 +294,7 @@ def _color_bits(costs, k0, k1, k2):
     return bits + _component_bits(costs, 2, min(_digits(second), 5), k1, k2)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, inline="always", error_model="numpy")
 def _component_bits(costs, channel, context, before, k):
     bits = costs.colors[channel, context, min(abs(k), costs.colors.shape[2] - 1)]
     if k != 0:
@@ -310,17 +302,27 @@ def _component_bits(costs, channel, context, before, k):
     return bits
 
 
-@njit(cache=True, error_model="numpy")
-def _shape_bits(costs, level, shape):
-    """Of log lengths and shear, and of the place within its cell (`coding.main.cost`)."""
+@njit(cache=True, inline="always", error_model="numpy")
+def _lengths_bits(costs, level, first, third):
+    """Of log lengths, and of the place within its cell (`coding.main.cost`)."""
     fine = min(level, 2)
-    octave1, octave3 = (shape[0] >> 8) + 2, (shape[2] >> 8) + 2
+    octave1, octave3 = (first >> 8) + 2, (third >> 8) + 2
     mask = (1 << fine) - 1
     bits = costs.lengths_1[level, octave1] + costs.lengths_3[level, octave1, octave3]
-    bits += costs.fractions[0, fine, octave1, shape[0] >> 8 - fine & mask]
-    bits += costs.fractions[1, fine, octave3, shape[2] >> 8 - fine & mask]
-    bits += costs.shears[level, min(abs(shape[1]) >> 8 - level, costs.shears.shape[1] - 1)] + 2 * (level - fine)
-    return bits + (9 - _place_shift(shape[0], level)) + (9 - _place_shift(shape[2], level))
+    bits += costs.fractions[0, fine, octave1, first >> 8 - fine & mask]
+    bits += costs.fractions[1, fine, octave3, third >> 8 - fine & mask]
+    return bits + (2 * (level - fine) + 9 - _place_shift(first, level) + 9 - _place_shift(third, level))
+
+
+@njit(cache=True, inline="always", error_model="numpy")
+def _shear_bits(costs, level, shear):
+    return costs.shears[level, min(abs(shear) >> 8 - level, costs.shears.shape[1] - 1)]
+
+
+@njit(cache=True, error_model="numpy")
+def _shape_bits(costs, level, shape):
+    """Of log lengths and shear, and of the place within its cell."""
+    return _lengths_bits(costs, level, shape[0], shape[2]) + _shear_bits(costs, level, shape[1])
 
 
 @njit(cache=True, error_model="numpy")
@@ -332,13 +334,13 @@ def _cell_bits(costs, old, new):
     return costs.cells_more[row, column]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, inline="always", error_model="numpy")
 def _place_shift(length, level):
     """log2 of the step of x or y (`state.position_shifts`)."""
     return min(max((length + 128 >> 8) + 6 - level, 0), 9)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, inline="always", error_model="numpy")
 def _class_of(energy):
     """The class of a splat from the sum of its squared symbols (`state.classes_of`)."""
     level = 0
@@ -370,10 +372,19 @@ def _best_colors(sums, step, rate, costs, least, most, chosen, prices):
             if abs(nearest) > 1 and c > 0:
                 options[c, counts[c]] = 0
                 counts[c] += 1
+    gray = len(costs.colors) == 1
     for i0 in range(counts[0]):
         k0 = options[0, i0]
+        first = abs(k0)
+        digits = min(_digits(first), 5)
+        cost0 = k0 * (squares[0] * k0 - 2.0 * pulls[0]) + rate * _component_bits(costs, 0, 0, 0, k0)
         for i1 in range(counts[1]):
             k1 = options[1, i1]
+            cost1 = cost0
+            if not gray:
+                cost1 += k1 * (squares[1] * k1 - 2.0 * pulls[1])
+                cost1 += rate * _component_bits(costs, 1, digits, k0, k1)
+            last = min(_digits(abs(k1) + (first >> 2)), 5)
             for i2 in range(counts[2]):
                 k2 = options[2, i2]
                 energy = k0 * k0 + k1 * k1 + k2 * k2
@@ -382,9 +393,9 @@ def _best_colors(sums, step, rate, costs, least, most, chosen, prices):
                 level = _class_of(energy)
                 if level < least or level > most:
                     continue
-                error = k0 * (squares[0] * k0 - 2.0 * pulls[0]) + k1 * (squares[1] * k1 - 2.0 * pulls[1])
-                error += k2 * (squares[2] * k2 - 2.0 * pulls[2])
-                cost = error + rate * _color_bits(costs, k0, k1, k2)
+                cost = cost1
+                if not gray:
+                    cost += k2 * (squares[2] * k2 - 2.0 * pulls[2]) + rate * _component_bits(costs, 2, last, k1, k2)
                 if cost < prices[level]:
                     prices[level] = cost
                     chosen[level, 0], chosen[level, 1], chosen[level, 2] = k0, k1, k2
@@ -410,6 +421,13 @@ def _round_whole(splat, now, target, energy, level, rate, costs, most, position,
             trial[2] = (min(max(base2 + k, -512 >> high), 3071 >> high) << high) + half
             error2 = trial[2] * _LOG_UNIT - target[3] * math.log(2.0)
             grown2 = trial[2] * _LOG_UNIT - now[1]
+            fixed = energy * 0.5 * (error0 * error0 + error2 * error2)
+            fixed += rate * _lengths_bits(costs, level, trial[0], trial[2])
+            if fixed >= best:
+                continue
+            shift0, shift2 = _place_shift(trial[0], level), _place_shift(trial[2], level)
+            x, error_x = _round_place((target[0] + 0.5) * 64.0, shift0, most[0])
+            v1 = error_x / splat[2]
             wanted = splat[3] + target[4] + splat[3] * (grown0 - grown2)
             symbol = math.floor(wanted * 256.0 / (1 << high) + 0.5)
             for towards_zero in range(2):
@@ -419,14 +437,11 @@ def _round_whole(splat, now, target, energy, level, rate, costs, most, position,
                     symbol -= 1 if symbol > 0 else -1
                 trial[1] = min(max(symbol, -(16383 >> high)), 16383 >> high) << high
                 twist = trial[1] / 256.0 - wanted
-                shift0, shift2 = _place_shift(trial[0], level), _place_shift(trial[2], level)
-                x, error_x = _round_place((target[0] + 0.5) * 64.0, shift0, most[0])
-                v1 = error_x / splat[2]
                 slid = (target[1] + 0.5 + trial[1] / 256.0 * splat[4] * v1) * 64.0
                 y, error_y = _round_place(slid, shift2, most[1])
                 v2 = error_y / splat[4]
-                cost = energy * (0.5 * (error0 * error0 + error2 * error2 + v1 * v1 + v2 * v2) + 0.25 * twist * twist)
-                cost += rate * _shape_bits(costs, level, trial)
+                cost = fixed + energy * (0.5 * (v1 * v1 + v2 * v2) + 0.25 * twist * twist)
+                cost += rate * _shear_bits(costs, level, trial[1])
                 if cost < best:
                     best = cost
                     position[0], position[1] = x, y
@@ -434,7 +449,7 @@ def _round_whole(splat, now, target, energy, level, rate, costs, most, position,
     return best
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, inline="always", error_model="numpy")
 def _round_place(value, shift, most):
     """The nearest middle of a cell of a coordinate's lattice, in 1/64 pixels, and its error in pixels."""
     symbol = min(max(math.floor(value / (1 << shift)), 0), most - 1 >> shift)
@@ -587,7 +602,7 @@ def _class_of_amplitudes(amplitudes, step):
     return level
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, inline="always", error_model="numpy")
 def _delta_bits(deltas, column, delta):
     return deltas[column, min(abs(delta), deltas.shape[1] - 1)]
 

@@ -99,7 +99,9 @@ class Residuals:
 
     def of_layer(self, layer: int) -> LayerField:
         """What the splats of a layer are held against; a copy."""
-        whole, floats, parts = [], [], []
+        whole: list[list[int]] = []
+        floats: list[list[float]] = []
+        parts: list[NDArray[np.float32]] = []
         offset = first = 0
         weight = float(self._weights[layer:].sum())
         for view, levels in self._above(layer):

@@ -163,7 +163,7 @@ class SlotLayer:
             strict=True,
         ):
             part[self._rows], part[rows] = ours, theirs
-        kept = reborn | (np.arange(self._count) < len(self._all))
+        kept: NDArray[np.bool_] = reborn | (np.arange(self._count) < len(self._all))
         return SplatState(*parts)[kept], reborn[kept]
 
 
@@ -176,7 +176,8 @@ def _prices_of_new(splats: Splats, count: int, step: int, size: tuple[int, int],
     """Prices of new splats, which are too few for tables of their own: those of all; and of being among so few."""
     nearest = round_whole(splats, step, size, opponent=opponent)
     ends = np.array(size) << POSITION_BITS
-    nearest = nearest[(nearest.positions < ends).all(axis=1)]
+    inside: NDArray[np.bool_] = (nearest.positions < ends).all(axis=1)
+    nearest = nearest[inside]
     costs = intra_costs(nearest, step, *size)
     cells = costs.cells_more.size
     gap = math.log2(cells * math.e / max(count, 1)) if count < cells else math.e
