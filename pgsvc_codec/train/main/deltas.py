@@ -87,7 +87,7 @@ class Deltas:
         )
         self.changes = np.zeros((count, 5 + channels))
         self.is_new = np.zeros(count, np.bool_)
-        self.is_idle = ~self._amplitudes.any(axis=1)
+        self.is_idle: NDArray[np.bool_] = np.all(self._amplitudes == 0, axis=1)
         self.layers = np.repeat(np.arange(len(sizes)), sizes)  # [N] of each slot
         self._longest = math.log(_LONGEST * math.sqrt(size[0] * size[1] / max(len(rows), 1)))
         self._measure()

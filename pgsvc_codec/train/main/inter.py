@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.predict import MotionField, Slots, field_shape, predict_inter
+from pgsvc_codec.coding.main.state import AMPLITUDE_BITS, STEPS
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.main.deltas import Deltas
+from pgsvc_codec.train.main.fit import CODED_STEP, REFINED_PRICE
 from pgsvc_codec.train.main.motion_field import Nodes, candidates, coded, in_pixels, roughness
 from pgsvc_codec.train.main.rebirth import find_rebirths
 from pgsvc_codec.train.objective import Objective
@@ -30,6 +32,7 @@ _RATE = 0.6  # learning rates in units of an I-frame's
 _FIELD_RATE = 0.8  # pixels per step
 _WARMUP = 5  # iterations
 _FIELD_SHARE = 0.7  # of the iterations have a field that moves; then its vectors are rounded
+_PRICE = REFINED_PRICE / CODED_STEP**2  # squared error that a bit of an I-frame is worth, in D^2
 _CHANGE_BITS = 3.0  # for each step that a group changes by
 _ROUGH_BITS = 2.0  # for each pixel between neighbouring vectors
 _FIRST_BIRTHS, _LAST_BIRTHS = 0.2, 0.65  # of the iterations: mere motion should not be taken for something new
@@ -57,10 +60,26 @@ class InterProblem(NamedTuple):
 
     objective: Objective
     background: NDArray[np.float32]  # [C]
-    steps: Sequence[int]  # D of each layer
-    lambdas: Sequence[float]  # squared error, in unit values, that a bit is worth, for each layer
+    step_indices: Sequence[int]  # of D in `coding.main.state.STEPS`, for each layer
     level_weights: Sequence[float]
     opponent: bool
+    price: float = 1.0  # of a bit, over that of the I-frame whose steps these are
+
+    @property
+    def steps(self) -> list[int]:
+        """D of each layer."""
+        return [STEPS[index] for index in self.step_indices]
+
+    @property
+    def lambdas(self) -> list[float]:
+        """Squared error, in unit values, that a bit is worth, for each layer.
+
+        Steps alone say it, not the prices that I-frames came to: those also hold the layers to their shares of one
+        frame's bits, and splats that are wanted at any price would never rest.
+        """
+        weights = np.cumsum(self.level_weights[::-1])[::-1]
+        errors = np.square(np.array(self.steps) / (1 << AMPLITUDE_BITS)) * weights / weights[-1]
+        return [float(self.price * _PRICE * error) for error in errors]
 
     @property
     def size(self) -> tuple[int, int]:

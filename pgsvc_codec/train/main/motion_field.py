@@ -46,14 +46,16 @@ class Nodes:
 
     def shifts(self, field: NDArray[np.float64]) -> NDArray[np.float64]:
         """[N, 2] where a field [rows, columns, 2] takes the places."""
-        return np.einsum("kn,knc->nc", self._share, field.reshape(-1, 2)[self._index])
+        shifts: NDArray[np.float64] = np.einsum("kn,knc->nc", self._share, field.reshape(-1, 2)[self._index])
+        return shifts
 
     def collect(self, gradients: NDArray[np.float64]) -> NDArray[np.float64]:
         """[rows, columns, 2] gradient of the field from those [N, 2] of the places."""
         count = self.shape[0] * self.shape[1]
         index = self._index.ravel()
         sums = [np.bincount(index, (self._share * gradients[:, axis]).ravel(), minlength=count) for axis in range(2)]
-        return np.stack(sums, axis=1).reshape(*self.shape, 2)
+        gathered: NDArray[np.float64] = np.stack(sums, axis=1).reshape(*self.shape, 2)
+        return gathered
 
 
 def coded(field: NDArray[np.float64], spacing: int) -> MotionField:

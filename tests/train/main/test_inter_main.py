@@ -7,14 +7,15 @@ import pytest
 from scenes import SIZE, assert_equal_splats, objective_of, plan_of, rgb_info, scene
 
 from pgsvc_codec.coding.main.predict import Slots, predict_inter
-from pgsvc_codec.coding.main.state import parameters_of, splats_of
+from pgsvc_codec.coding.main.state import STEPS, parameters_of, splats_of
 from pgsvc_codec.splats import Splats, SplatState
 from pgsvc_codec.train.fit import fit_float
 from pgsvc_codec.train.main.deltas import Deltas
 from pgsvc_codec.train.main.inter import InterProblem, fit_inter
 from pgsvc_codec.train.main.rebirth import find_rebirths
 
-STEP = 300  # 0.07
+STEP_INDEX = 34
+STEP = STEPS[STEP_INDEX]  # 0.074
 SPACING = 16
 WEIGHTS = [0.5, 0.5, 1.0]
 
@@ -30,10 +31,9 @@ def reference():
     return picture[0], fit.background, layers
 
 
-def problem_of(picture, background, price=2.0) -> InterProblem:
-    step = STEP / 4096
+def problem_of(picture, background, price=40.0) -> InterProblem:
     objective = objective_of(picture, rgb_info(*SIZE))
-    return InterProblem(objective, background, [STEP] * 3, [price * step**2] * 3, WEIGHTS, opponent=True)
+    return InterProblem(objective, background, [STEP_INDEX] * 3, WEIGHTS, opponent=True, price=price)
 
 
 def error_of(problem: InterProblem, layers) -> float:
@@ -93,7 +93,7 @@ def test_what_appears_is_born_where_it_is(reference):
     picture = [plane.copy() for plane in scene(*SIZE)]
     for plane in picture:
         plane[8:18, 10:24] = 1.0 - plane[8:18, 10:24]
-    problem = problem_of(tuple(picture), background, price=0.3)
+    problem = problem_of(tuple(picture), background, price=6.0)
     fit = fit_inter(problem, layers, luma, SPACING, 60)
     born = np.concatenate([splats.means[reborn] for splats, reborn in zip(fit.splats, fit.reborn, strict=True)])
     x, y = ((born + 1) * np.array(SIZE) / 2).T
@@ -118,7 +118,7 @@ def test_births_cost_their_bits(reference):
 
 def test_the_same_call_gives_the_same_fit(reference):
     luma, background, layers = reference
-    problem = problem_of(scene(*SIZE, shift=(1.0, 1.0)), background, price=0.3)
+    problem = problem_of(scene(*SIZE, shift=(1.0, 1.0)), background, price=6.0)
     one, two = (fit_inter(problem, layers, luma, SPACING, 12) for _ in range(2))
     assert (one.field.vectors == two.field.vectors).all()
     for first, second in zip(one.splats, two.splats, strict=True):
