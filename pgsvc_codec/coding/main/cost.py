@@ -35,6 +35,8 @@ from pgsvc_codec.splats import FloatArray, IntArray, SplatState
 MOST_COLOR = 1023
 MOST_SHEAR = 2047
 _COLOR_CONTEXTS = 6
+_SIGN_CONTEXTS = 3
+_CELL_CONTEXTS = 10
 _OCTAVES = 14
 _LEAST_OCTAVE = -2
 _DIGITS = 24
@@ -154,7 +156,7 @@ def _color_bits(amplitudes: IntArray) -> tuple[NDArray[np.float64], NDArray[np.f
     magnitudes, signs = [], []
     for k, (context, sign) in zip(amplitudes.T, _color_contexts(amplitudes), strict=True):
         magnitudes.append(_magnitude_bits(np.abs(k), context, _COLOR_CONTEXTS, MOST_COLOR))
-        signs.append(_category_bits((k[k != 0] < 0).astype(np.intp), sign[k != 0], kernels.SIGN_CONTEXTS, 2))
+        signs.append(_category_bits((k[k != 0] < 0).astype(np.intp), sign[k != 0], _SIGN_CONTEXTS, 2))
     return np.stack(magnitudes), np.stack(signs)
 
 
@@ -220,7 +222,7 @@ def _cell_bits(counts: NDArray[np.signedinteger]) -> tuple[NDArray[np.float64], 
         near += weight * padded[1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
     context_of = np.array([kernels.cell_context(number) for number in range(_MOST_NEAR + 1)])
     capped = np.minimum(counts, _MOST_COUNT)
-    table = _category_bits(capped.ravel(), context_of[near].ravel(), kernels.CELL_CONTEXTS, _MOST_COUNT + 1)
+    table = _category_bits(capped.ravel(), context_of[near].ravel(), _CELL_CONTEXTS, _MOST_COUNT + 1)
     table = table[context_of]
     now = table[near, capped]
     changes = []

@@ -35,7 +35,6 @@ class CellSymbols(NamedTuple):
     """Splats in the order in which they are coded, as the kernels take them."""
 
     cells: IntArray  # [N] in raster order, rising
-    firsts: NDArray[np.bool_]  # [N] whether a splat is the first of its cell
     amplitudes: IntArray  # [N, C] k
     shapes: IntArray  # [N, 3] v, those of lengths counted from the least length on
     places: IntArray  # [N, 2] v within the cell
@@ -69,7 +68,7 @@ def cell_symbols(state: SplatState, step: int, grid: tuple[int, int]) -> tuple[C
     shifts = position_shifts(state.shapes[order], classes)
     shapes = symbols.shapes - _least_lengths(classes)
     inner = symbols.positions & ((1 << CELL_BITS - shifts) - 1)
-    return CellSymbols(places, _firsts(places), symbols.amplitudes, shapes, inner), order
+    return CellSymbols(places, symbols.amplitudes, shapes, inner), order
 
 
 def write_whole(coder: kernels.Coder, symbols: CellSymbols, grid: tuple[int, int], *, sparse: bool) -> None:
@@ -79,7 +78,7 @@ def write_whole(coder: kernels.Coder, symbols: CellSymbols, grid: tuple[int, int
     else:
         counts = np.bincount(symbols.cells, minlength=grid[0] * grid[1]).astype(np.int32)
         kernels.code_cells(coder, counts.reshape(grid), MAX_SPLATS)
-    kernels.code_whole(coder, *symbols[1:])
+    kernels.code_whole(coder, *grid, *symbols)
 
 
 def read_counted(coder: kernels.Coder, step: int, grid: tuple[int, int], channels: int) -> SplatState:
@@ -109,7 +108,7 @@ def read_sparse(coder: kernels.Coder, number: int, step: int, grid: tuple[int, i
 
 def _read_splats(coder: kernels.Coder, cells: IntArray, step: int, grid: tuple[int, int], channels: int) -> SplatState:
     amplitudes, shapes, inner = (np.empty((len(cells), width), np.int32) for width in (channels, 3, 2))
-    kernels.code_whole(coder, _firsts(cells), amplitudes, shapes, inner)
+    kernels.code_whole(coder, *grid, cells, amplitudes, shapes, inner)
     classes = classes_of(amplitudes, 1)
     shapes += _least_lengths(classes)
     symbols = IntraSymbols(amplitudes, shapes, inner)
@@ -119,10 +118,6 @@ def _read_splats(coder: kernels.Coder, cells: IntArray, step: int, grid: tuple[i
     shifts = position_shifts(state_of(symbols, step).shapes, classes)
     corners = np.stack([cells % np.int32(grid[1]), cells // np.int32(grid[1])], axis=1)
     return state_of(symbols._replace(positions=(corners << CELL_BITS - shifts) + inner), step)
-
-
-def _firsts(cells: IntArray) -> NDArray[np.bool_]:
-    return np.diff(cells, prepend=-1) > 0
 
 
 def _least_lengths(classes: IntArray) -> IntArray:

@@ -37,9 +37,30 @@ _LEAST = 1 << 8  # of 2^24: probability of a bit, whatever the model says
 _PRECISION = 24
 _MOST_BITS = 20  # equiprobable bits of one interval
 
-# A coder is one array, which is what compiled functions pass on fastest: registers, models, then words of the payload.
-# Reading, _LOW is the distance of the read point from the interval's lower end.
-_LOW, _SIZE, _WORDS, _LENGTH, _FAULT, _WRITING, _LIMIT, _MODELS = range(8)
+# Mixtures: probabilities p of three models become ln(p / (1 - p)) in 1/256, are weighed, and become one again.
+_DOMAIN = 2048
+_ROOT = 18518942588666869715  # e^(1/256) in 2^-64, rounded
+_WEIGHT_BITS = 16
+_LEARNING_BITS = 14
+
+
+def _logistic() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """2^24 / (1 + e^(-x / 256)) at x = -2048..2047, and for each 1/4096 of a probability the x that it belongs to."""
+    power = 1 << 64
+    upper = []
+    for _ in range(_DOMAIN + 1):
+        upper.append((power << _PRECISION) // (power + (1 << 64)))
+        power = power * _ROOT >> 64
+    squashed = np.array([(1 << _PRECISION) - value for value in upper[:0:-1]] + upper[:-1], np.int64)
+    middles = (2 * np.arange(1 << 12, dtype=np.int64) + 1) << _PRECISION - 13
+    return squashed, np.searchsorted(squashed, middles, side="right") - 1 - _DOMAIN
+
+
+_SQUASHED, _STRETCHED = _logistic()
+
+# A coder is one array, which is what compiled functions pass on fastest: registers, models, weights of mixtures, words
+# of the payload.  Reading, _LOW is the distance of the read point from the interval's lower end.
+_LOW, _SIZE, _WORDS, _LENGTH, _FAULT, _WRITING, _LIMIT, _STATES = range(8)
 Coder = NDArray[np.uint64]
 
 
@@ -51,35 +72,56 @@ _DIGIT_MODELS = 3 * _DIGITS
 
 MAX_CLASS = 8
 CHANNELS = 3
-CELL_CONTEXTS = 10
-CELL_STEPS = 6  # models of a count in unary; further ones share the last
-MOST_IN_CELL = 1 << 20
-COLOR_CONTEXTS = 6
-SIGN_CONTEXTS = 3
 OCTAVES = 14
-LENGTH_CONTEXTS = 6
-_TREE = 16
-_FRACTIONS = 4
+_TREE = 16  # of four bits, the first of its nodes unused
+_FRACTIONS = 4  # two bits, likewise
+_CELL_STEPS = 6  # models of a count in unary; further ones share the last
+_NEAR, _WIDE, _PAIRS = 10, 12, 27  # contexts of counts
+_DENSITIES = 10
+_SIZES = 6  # of magnitudes, by their lengths
+_CLASSES = 6  # where not all matter
+_DISTANCES = 4
+_HALVES = 10  # octaves of lengths, halved
+_LEVELS = 7  # of what has a sign
 _VECTOR_CONTEXTS = 4
 _NEAR_CONTEXTS = 4
 _FLAG_CONTEXTS = 4 * 2 * _NEAR_CONTEXTS  # flags before it, the same flag in the frame coded before, neighbours
 _MOST_DELTAS = 8
 
+# Rows and columns to the cells up to two away that come before one in raster order, the nearest first.
+_AROUND = np.array(
+    [(0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0), (-1, -2), (-1, 2), (-2, -1), (-2, 1), (-2, -2), (-2, 2)],
+    np.int64,
+)
+_ADJACENT = 4  # of them are one away
+
 POSITION, SHAPE, COLOR, REMOVED, REVIVED = 1, 2, 4, 8, 16  # what a slot does, as bits of one number
 _NEIGHBOURHOOD = 10  # log2 of 1/64 pixels per side of the squares in which neighbours are remembered
 
 # Where the models of each kind of symbol begin.
-CELLS = 0
-COLORS = CELLS + CELL_CONTEXTS * CELL_STEPS
-COLOR_DIGITS = COLORS + CHANNELS * COLOR_CONTEXTS * _LENGTHS
-COLOR_SIGNS = COLOR_DIGITS + CHANNELS * _DIGIT_MODELS
-LENGTHS_1 = COLOR_SIGNS + CHANNELS * SIGN_CONTEXTS
-LENGTHS_3 = LENGTHS_1 + LENGTH_CONTEXTS * _TREE
-FRACTIONS = LENGTHS_3 + OCTAVES * _TREE
-SHEARS = FRACTIONS + 2 * OCTAVES * _FRACTIONS
-SHEAR_DIGITS = SHEARS + (MAX_CLASS + 1) * _LENGTHS
-SHEAR_SIGN = SHEAR_DIGITS + _DIGIT_MODELS
-GAPS = SHEAR_SIGN + 1
+CELLS_NEAR = 0
+CELLS_WIDE = CELLS_NEAR + _NEAR * _CELL_STEPS
+CELLS_PAIRS = CELLS_WIDE + _WIDE * _CELL_STEPS
+LUMA_BEFORE = CELLS_PAIRS + _PAIRS * _CELL_STEPS
+LUMA_DENSITY = LUMA_BEFORE + _SIZES * _LENGTHS
+LUMA_NEAREST = LUMA_DENSITY + _DENSITIES * _LENGTHS
+CHROMA_BELOW = LUMA_NEAREST + _SIZES * _DISTANCES * _LENGTHS
+CHROMA_DENSITY = CHROMA_BELOW + 2 * _SIZES * _LENGTHS
+CHROMA_NEAREST = CHROMA_DENSITY + 2 * _DENSITIES * _LENGTHS
+COLOR_DIGITS = CHROMA_NEAREST + 2 * _SIZES * _DISTANCES * _LENGTHS
+SIGNS_BELOW = COLOR_DIGITS + CHANNELS * _DIGIT_MODELS
+SIGNS_NEAREST = SIGNS_BELOW + CHANNELS * 3
+SIGNS_ALIKE = SIGNS_NEAREST + CHANNELS * 9
+LENGTHS_CLASS = SIGNS_ALIKE + CHANNELS * 3 * _SIZES
+LENGTHS_DENSITY = LENGTHS_CLASS + (_CLASSES + OCTAVES) * _TREE
+LENGTHS_NEAREST = LENGTHS_DENSITY + 2 * _CLASSES * _DENSITIES * _TREE
+FRACTIONS = LENGTHS_NEAREST + 2 * _HALVES * _TREE
+SHEARS_CLASS = FRACTIONS + 2 * OCTAVES * _FRACTIONS
+SHEARS_ASPECT = SHEARS_CLASS + (MAX_CLASS + 1) * _LENGTHS
+SHEARS_LENGTH = SHEARS_ASPECT + (MAX_CLASS + 1) * _LEVELS * _LENGTHS
+SHEAR_DIGITS = SHEARS_LENGTH + _HALVES * _LENGTHS
+SHEAR_SIGNS = SHEAR_DIGITS + _DIGIT_MODELS
+GAPS = SHEAR_SIGNS + 2 * _LEVELS + _LEVELS * _LEVELS
 GAP_DIGITS = GAPS + _LENGTHS
 VECTORS = GAP_DIGITS + _DIGIT_MODELS
 VECTOR_DIGITS = VECTORS + 2 * _VECTOR_CONTEXTS * _LENGTHS
@@ -95,11 +137,21 @@ NUMBERS = FRAME_FLAGS + 8
 NUMBER_DIGITS = NUMBERS + _LENGTHS
 NUM_MODELS = NUMBER_DIGITS + _DIGIT_MODELS
 
+# The same of mixtures: weights of three models each.
+CELL_MIX = 0
+COLOR_MIX = CELL_MIX + _CELL_STEPS
+SIGN_MIX = COLOR_MIX + CHANNELS * _LENGTHS
+LENGTH_MIX = SIGN_MIX + CHANNELS
+SHEAR_MIX = LENGTH_MIX + 2 * 4
+SHEAR_SIGN_MIX = SHEAR_MIX + _LENGTHS
+NUM_MIXTURES = SHEAR_SIGN_MIX + 1
+NUM_STATES = NUM_MODELS + 3 * NUM_MIXTURES
+
 
 def _coder(models: NDArray[np.int64], registers: list[int], words: int) -> Coder:
-    coder = np.empty(_MODELS + NUM_MODELS + words, np.uint64)
-    coder[:_MODELS] = registers
-    coder[_MODELS : _MODELS + NUM_MODELS] = models
+    coder = np.empty(_STATES + NUM_STATES + words, np.uint64)
+    coder[:_STATES] = registers
+    coder[_STATES : _STATES + NUM_STATES] = models.view(np.uint64)
     return coder
 
 
@@ -112,19 +164,19 @@ def reader(models: NDArray[np.int64], payload: bytes) -> Coder:
     """A coder that reads a payload, beginning with these models."""
     words = np.frombuffer(payload + bytes(-len(payload) % 4 + 8), ">u4")
     coder = _coder(models, [int(words[0]) << 32 | int(words[1]), MASK, 2, len(words), 0, 0, COUNT_LIMIT], len(words))
-    coder[_MODELS + NUM_MODELS :] = words
+    coder[_STATES + NUM_STATES :] = words
     return coder
 
 
 def models_of(coder: Coder) -> NDArray[np.int64]:
     """The models as they are now."""
-    return coder[_MODELS : _MODELS + NUM_MODELS].astype(np.int64)
+    return coder[_STATES : _STATES + NUM_STATES].view(np.int64).copy()
 
 
 def finished(coder: Coder) -> bytes:
     """The bytes of a coder that has written everything: the shortest within its interval."""
     low, size, words = (int(register) for register in coder[: _WORDS + 1])
-    data = coder[_MODELS + NUM_MODELS :][:words].astype(">u4").tobytes()
+    data = coder[_STATES + NUM_STATES :][:words].astype(">u4").tobytes()
     for dropped in range(64, -1, -8):
         point = -(-low >> dropped) << dropped
         if point < low + size:
@@ -144,7 +196,7 @@ def _renew(coder: Any) -> None:
     """Move one word."""
     place = np.int64(coder[_WORDS])
     if coder[_WRITING]:
-        coder[_MODELS + NUM_MODELS + place] = coder[_LOW] >> u64(32)
+        coder[_STATES + NUM_STATES + place] = coder[_LOW] >> u64(32)
         coder[_LOW] <<= u64(32)
     else:
         if coder[_LOW] >= coder[_SIZE]:
@@ -152,7 +204,7 @@ def _renew(coder: Any) -> None:
             coder[_LOW] = coder[_SIZE] - u64(1)
         coder[_LOW] <<= u64(32)
         if place < np.int64(coder[_LENGTH]):
-            coder[_LOW] |= coder[_MODELS + NUM_MODELS + place]
+            coder[_LOW] |= coder[_STATES + NUM_STATES + place]
     coder[_SIZE] <<= u64(32)
     coder[_WORDS] = u64(place + 1)
 
@@ -160,7 +212,7 @@ def _renew(coder: Any) -> None:
 @_kernel
 def _carry(coder: Any) -> None:
     """Into the words that are written."""
-    place = _MODELS + NUM_MODELS + np.int64(coder[_WORDS]) - 1
+    place = _STATES + NUM_STATES + np.int64(coder[_WORDS]) - 1
     while coder[place] == u64(0xFFFFFFFF):
         coder[place] = u64(0)
         place -= 1
@@ -168,11 +220,8 @@ def _carry(coder: Any) -> None:
 
 
 @_kernel
-def _bit(coder: Any, index: Any, bit: Any) -> Any:
-    """One bit by an adaptive model."""
-    model = np.int64(coder[_MODELS + index])
-    probability, count = model >> COUNT_BITS, model & ((1 << COUNT_BITS) - 1)
-    weight: Any = min(max(probability << (_PRECISION - PROBABILITY_BITS), _LEAST), (1 << _PRECISION) - _LEAST)
+def _code(coder: Any, weight: Any, bit: Any) -> Any:
+    """One bit that is 0 with a probability of `weight` in 2^-24."""
     step = coder[_SIZE] >> u64(_PRECISION)
     zeros = step * u64(weight)
     low = coder[_LOW]
@@ -186,17 +235,58 @@ def _bit(coder: Any, index: Any, bit: Any) -> Any:
         if bit:
             coder[_LOW] = low - zeros
     size = zeros
-    target = np.int64(1 << PROBABILITY_BITS)
     if bit:
         size = step * u64((1 << _PRECISION) - weight)
-        target = np.int64(0)
-    probability += (target - probability) * _RATES[count] >> 16
-    if count < np.int64(coder[_LIMIT]):
-        count += 1
-    coder[_MODELS + index] = u64(probability << COUNT_BITS | count)
     coder[_SIZE] = size
     if size < u64(1 << 32):
         _renew(coder)
+    return bit
+
+
+@_kernel
+def _adapt(coder: Any, index: Any, model: Any, bit: Any) -> None:
+    """Let a model see a bit."""
+    probability, count = model >> COUNT_BITS, model & ((1 << COUNT_BITS) - 1)
+    target = np.int64(0 if bit else 1 << PROBABILITY_BITS)
+    probability += (target - probability) * _RATES[count] >> 16
+    if count < np.int64(coder[_LIMIT]):
+        count += 1
+    coder[_STATES + index] = u64(probability << COUNT_BITS | count)
+
+
+@_kernel
+def _bit(coder: Any, index: Any, bit: Any) -> Any:
+    """One bit by an adaptive model."""
+    model = np.int64(coder[_STATES + index])
+    shift = _PRECISION - PROBABILITY_BITS
+    weight: Any = min(max(model >> COUNT_BITS << shift, _LEAST), (1 << _PRECISION) - _LEAST)
+    bit = _code(coder, weight, bit)
+    _adapt(coder, index, model, bit)
+    return bit
+
+
+@_kernel
+def _mixed(coder: Any, mixture: Any, first: Any, second: Any, third: Any, bit: Any) -> Any:
+    """One bit by a mixture of three adaptive models."""
+    place = _STATES + NUM_MODELS + 3 * mixture
+    model_1, model_2, model_3 = (
+        np.int64(coder[_STATES + first]),
+        np.int64(coder[_STATES + second]),
+        np.int64(coder[_STATES + third]),
+    )
+    shift = COUNT_BITS + PROBABILITY_BITS - 12
+    x_1, x_2, x_3 = _STRETCHED[model_1 >> shift], _STRETCHED[model_2 >> shift], _STRETCHED[model_3 >> shift]
+    w_1, w_2, w_3 = np.int64(coder[place]), np.int64(coder[place + 1]), np.int64(coder[place + 2])
+    x = (w_1 * x_1 + w_2 * x_2 + w_3 * x_3) >> _WEIGHT_BITS
+    weight = _SQUASHED[min(max(x, -_DOMAIN), _DOMAIN - 1) + _DOMAIN]
+    bit = _code(coder, weight, bit)
+    error = ((0 if bit else 1 << _PRECISION) - weight) >> (_PRECISION - _WEIGHT_BITS)
+    coder[place] = u64(w_1 + (x_1 * error >> _LEARNING_BITS))
+    coder[place + 1] = u64(w_2 + (x_2 * error >> _LEARNING_BITS))
+    coder[place + 2] = u64(w_3 + (x_3 * error >> _LEARNING_BITS))
+    _adapt(coder, first, model_1, bit)
+    _adapt(coder, second, model_2, bit)
+    _adapt(coder, third, model_3, bit)
     return bit
 
 
@@ -245,6 +335,28 @@ def _magnitude(coder: Any, lengths: Any, digits: Any, shift: Any, value: Any) ->
     number = np.int64(0)
     while number < _MOST_DIGITS and _bit(coder, lengths + min(number, _LENGTHS - 1), np.int64(length > number)):
         number += 1
+    return _rest(coder, digits, shift, number, value)
+
+
+@_kernel
+def _mixed_magnitude(
+    coder: Any, mixture: Any, first: Any, second: Any, third: Any, digits: Any, shift: Any, value: Any
+) -> Any:
+    """Likewise, its length by mixtures."""
+    length = _digits(value)
+    number = np.int64(0)
+    step: Any = np.int64(0)
+    while number < _MOST_DIGITS and _mixed(
+        coder, mixture + step, first + step, second + step, third + step, np.int64(length > number)
+    ):
+        number += 1
+        step = min(number, _LENGTHS - 1)
+    return _rest(coder, digits, shift, number, value)
+
+
+@_kernel
+def _rest(coder: Any, digits: Any, shift: Any, number: Any, value: Any) -> Any:
+    """A number of so many binary digits."""
     if number < 2:
         return number
     base = digits + 3 * min(max(number - 2 + shift, 0), _DIGITS - 1)
@@ -270,26 +382,38 @@ def code_cells(coder: Any, counts: Any, limit: Any) -> Any:
     """Numbers of splats of the cells [rows, columns]; returns their sum, -1 where it exceeds the limit."""
     rows, columns = counts.shape
     total = np.int64(0)
+    capped = np.zeros((rows + 4, columns + 8), np.int64)  # a margin spares the edges
+    above = np.zeros(columns + 8, np.int64)  # sums over four rows
     for row in range(rows):
+        for column in range(columns + 8):
+            above[column] += capped[row + 3, column]
+            if row > 4:
+                above[column] -= capped[row - 1, column]
+        window = np.int64(0)
+        for column in range(8):
+            window += above[column]
         for column in range(columns):
-            near = np.int64(0)
-            if column:
-                near += 2 * min(counts[row, column - 1], 4)
-            if row:
-                near += 2 * min(counts[row - 1, column], 4)
-                if column:
-                    near += min(counts[row - 1, column - 1], 4)
-                if column + 1 < columns:
-                    near += min(counts[row - 1, column + 1], 4)
-            base = CELLS + CELL_STEPS * cell_context(near)
+            window += above[column + 8]
+            line, upper, place = capped[row + 4], capped[row + 3], column + 4
+            west, north, north_east = line[place - 1], upper[place], upper[place + 1]
+            near = 2 * west + 2 * north + upper[place - 1] + north_east
+            wide = window + west + line[place - 2] + line[place - 3] + line[place - 4]
+            pair = 9 * min(west, 2) + 3 * min(north, 2) + min(north_east, 2)
+            first = CELLS_NEAR + _CELL_STEPS * cell_context(near)
+            second = CELLS_WIDE + _CELL_STEPS * _wide_context(wide)
+            third = CELLS_PAIRS + _CELL_STEPS * pair
             count = np.int64(counts[row, column])
             number = np.int64(0)
-            while _bit(coder, base + min(number, CELL_STEPS - 1), np.int64(count > number)):
+            step: Any = np.int64(0)
+            while _mixed(coder, CELL_MIX + step, first + step, second + step, third + step, np.int64(count > number)):
                 number += 1
+                step = min(number, _CELL_STEPS - 1)
                 if total + number > limit:
                     return np.int64(-1)
             counts[row, column] = number
+            line[place] = min(number, 4)
             total += number
+            window -= above[column]
     return total
 
 
@@ -298,7 +422,39 @@ def cell_context(near: Any) -> Any:
     """Of 2 W + 2 N + NW + NE, each count at most 4."""
     if near < 6:
         return near
-    return min(6 + (near - 6) // 3, CELL_CONTEXTS - 1)
+    return min(6 + (near - 6) // 3, _NEAR - 1)
+
+
+@_kernel
+def _wide_context(wide: Any) -> Any:
+    """Of the four cells to the left and the 36 around and above them, each count at most 4."""
+    context = np.int64(0)
+    for bound in (1, 2, 3, 5, 7, 10, 14, 19, 25, 33, 45):
+        context += wide >= bound
+    return context
+
+
+@_kernel
+def _density(number: Any) -> Any:
+    """Of the splats in the 25 cells around one."""
+    context = np.int64(0)
+    for bound in (2, 4, 5, 7, 9, 13, 19, 28, 45):
+        context += number >= bound
+    return context
+
+
+@_kernel
+def _level(value: Any, first: Any, second: Any, third: Any) -> Any:
+    """Of a number with a sign, by three bounds."""
+    size = abs(value)
+    level = np.int64(size >= first) + np.int64(size >= second) + np.int64(size >= third)
+    return 3 - level if value < 0 else 3 + level
+
+
+@_kernel
+def _half(length: Any) -> Any:
+    """Of a log length in 1/256 from a quarter of a pixel on."""
+    return min(max((length >> 7) - 3, 0), _HALVES - 1)
 
 
 @_kernel
@@ -311,17 +467,14 @@ def class_of(energy: Any) -> Any:
 
 
 @_kernel
-def _octave(coder: Any, tree: Any, value: Any) -> Any:
-    node = np.int64(1)
-    for index in range(3, -1, -1):
-        node = node << 1 | _bit(coder, tree + node, value >> index & 1)
-    return node - _TREE
-
-
-@_kernel
-def _log_length(coder: Any, axis: Any, tree: Any, level: Any, value: Any) -> Any:
+def _log_length(coder: Any, axis: Any, first: Any, second: Any, third: Any, level: Any, value: Any) -> Any:
     """A log length of a splat of class `level`, from a quarter of a pixel on."""
-    octave = min(_octave(coder, tree, value >> level), OCTAVES - 1)
+    node = np.int64(1)
+    for index in range(4):
+        bit = value >> (level + 3 - index) & 1
+        mixture = LENGTH_MIX + 4 * axis + index
+        node = node << 1 | _mixed(coder, mixture, first + node, second + node, third + node, bit)
+    octave: Any = min(node - _TREE, OCTAVES - 1)
     base = FRACTIONS + (axis * OCTAVES + octave) * _FRACTIONS
     rest = level
     node = np.int64(1)
@@ -333,66 +486,168 @@ def _log_length(coder: Any, axis: Any, tree: Any, level: Any, value: Any) -> Any
 
 
 @_kernel
-def code_whole(coder: Any, firsts: Any, amplitudes: Any, shapes: Any, places: Any) -> None:
+def _nearest(latest: Any, row: Any, column: Any) -> Any:
+    """The splat coded last in the nearest cell that has one, and how far away that is; -1 where there is none."""
+    if latest[row, column] >= 0:
+        return np.int64(latest[row, column]), np.int64(0)
+    for index in range(len(_AROUND)):
+        y, x = row + _AROUND[index, 0], column + _AROUND[index, 1]
+        if y >= 0 and x >= 0 and x < latest.shape[1] and latest[y, x] >= 0:
+            return np.int64(latest[y, x]), np.int64(1 if index < _ADJACENT else 2)
+    return np.int64(-1), np.int64(3)
+
+
+@_kernel
+def _densities(cells: Any, rows: Any, columns: Any) -> Any:
+    """[N] contexts of the number of splats around each splat."""
+    sums = np.zeros((rows + 6, columns + 6), np.int64)
+    for n in range(len(cells)):
+        sums[cells[n] // columns + 3, cells[n] % columns + 3] += 1
+    for row in range(1, rows + 6):
+        line = np.int64(0)
+        for column in range(columns + 6):
+            line += sums[row, column]
+            sums[row, column] = sums[row - 1, column] + line
+    result = np.empty(len(cells), np.int64)
+    for n in range(len(cells)):
+        row, column = cells[n] // columns, cells[n] % columns
+        number = sums[row + 5, column + 5] - sums[row, column + 5] - sums[row + 5, column] + sums[row, column]
+        result[n] = _density(number)
+    return result
+
+
+@_kernel
+def code_whole(coder: Any, rows: Any, columns: Any, cells: Any, amplitudes: Any, shapes: Any, places: Any) -> None:
     """Splats coded whole.
 
     Args:
         coder: of the payload.
-        firsts: bool [N], whether a splat is the first of its cell.
+        rows: of the grid of cells.
+        columns: likewise.
+        cells: int32 [N] in raster order, rising.
         amplitudes: int32 [N, C] multiples of D.
         shapes: int32 [N, 3] multiples of their steps, lengths from a quarter of a pixel on.
         places: int32 [N, 2] multiples of their steps within the cell.
     """
     channels = amplitudes.shape[1]
+    densities = _densities(cells, rows, columns)
+    latest = np.full((rows, columns), -1, np.int32)
+    forms = np.zeros((len(cells), 3), np.int64)  # shapes in 1/256, lengths from a quarter of a pixel on
+    nothing = np.zeros(3, np.int64)
     before: Any = np.int64(0)
-    for n in range(len(amplitudes)):
+    for n in range(len(cells)):
+        row, column = np.int64(cells[n]) // columns, np.int64(cells[n]) % columns
+        density = densities[n]
+        other, distance = _nearest(latest, row, column)
+        if other < 0 and n:
+            other = np.int64(n - 1)
+        their_form = forms[other] if other >= 0 else nothing
+        if distance:
+            before = np.int64(0)
+        latest[row, column] = n
+
         energy = np.int64(0)
-        last: Any = np.int64(0)  # what the next component's context comes from
+        last: Any = np.int64(0)  # magnitude and sign that the next component's contexts come from
         sign = np.int64(0)
+        size: Any = np.int64(0)  # length of the first component
+        alike = np.int64(0)  # sign of the first component over that of the nearest splat
         for channel in range(channels):
-            if channel == 0:
-                context: Any = np.int64(0)
-                if not firsts[n]:
-                    context = min(1 + before, COLOR_CONTEXTS - 1)
-            else:
-                context = min(_digits(last), COLOR_CONTEXTS - 1)
             symbol = np.int64(amplitudes[n, channel])
-            value = _magnitude(
-                coder,
-                COLORS + (channel * COLOR_CONTEXTS + context) * _LENGTHS,
-                COLOR_DIGITS + channel * _DIGIT_MODELS,
-                np.int64(0),
-                abs(symbol),
-            )
+            theirs = np.int64(amplitudes[other, channel]) if other >= 0 else np.int64(0)
+            their_sign = np.int64(theirs > 0) - np.int64(theirs < 0)
+            digits = COLOR_DIGITS + channel * _DIGIT_MODELS
+            mixture = COLOR_MIX + channel * _LENGTHS
+            near = min(_digits(abs(theirs)), _SIZES - 1) * _DISTANCES + distance
             if channel == 0:
-                before = _digits(value)
+                first = LUMA_BEFORE + min(before, _SIZES - 1) * _LENGTHS
+                second = LUMA_DENSITY + density * _LENGTHS
+                third = LUMA_NEAREST + near * _LENGTHS
+            else:
+                below = (channel - 1) * _SIZES + min(_digits(last), _SIZES - 1)
+                first = CHROMA_BELOW + below * _LENGTHS
+                second = CHROMA_DENSITY + ((channel - 1) * _DENSITIES + density) * _LENGTHS
+                third = CHROMA_NEAREST + ((channel - 1) * _SIZES * _DISTANCES + near) * _LENGTHS
+            value = _mixed_magnitude(coder, mixture, first, second, third, digits, np.int64(0), abs(symbol))
+            if channel == 0:
+                size = _digits(value)
+                before = 1 + size
             negative = np.int64(0)
             if value:
-                negative = _bit(coder, COLOR_SIGNS + channel * SIGN_CONTEXTS + sign, np.int64(symbol < 0))
-                sign = 1 + negative
-            else:
-                sign = np.int64(0)
-            amplitudes[n, channel] = -value if negative else value
+                # Luma: how far away the sign comes from; chroma: whether luma went along with it, and how strongly.
+                third = (their_sign + 1) * _SIZES + distance
+                if channel:
+                    third = (channel * 3 + their_sign * alike + 1) * _SIZES
+                    third += min(size, _SIZES - 1)
+                negative = _mixed(
+                    coder,
+                    SIGN_MIX + channel,
+                    SIGNS_BELOW + channel * 3 + sign + 1,
+                    SIGNS_NEAREST + channel * 9 + (sign + 1) * 3 + their_sign + 1,
+                    SIGNS_ALIKE + third,
+                    np.int64(symbol < 0),
+                )
+            sign = np.int64(value > 0) * (1 - 2 * negative)
+            if channel == 0:
+                alike = sign * their_sign
+            amplitudes[n, channel] = sign * value
             energy += value * value
             last = value + (last >> 2)
         level = class_of(energy)
 
-        first = _log_length(
-            coder, 0, LENGTHS_1 + min(level, LENGTH_CONTEXTS - 1) * _TREE, level, np.int64(shapes[n, 0])
+        few: Any = min(level, _CLASSES - 1)
+        crowd = (few * _DENSITIES + density) * _TREE
+        length_1 = _log_length(
+            coder,
+            np.int64(0),
+            LENGTHS_CLASS + few * _TREE,
+            LENGTHS_DENSITY + crowd,
+            LENGTHS_NEAREST + _half(their_form[0]) * _TREE,
+            level,
+            np.int64(shapes[n, 0]),
         )
-        shapes[n, 0] = first
-        third = _log_length(coder, 1, LENGTHS_3 + (first >> level) * _TREE, level, np.int64(shapes[n, 2]))
-        shapes[n, 2] = third
+        shapes[n, 0] = length_1
+        length_3 = _log_length(
+            coder,
+            np.int64(1),
+            LENGTHS_CLASS + (_CLASSES + (length_1 >> level)) * _TREE,
+            LENGTHS_DENSITY + _CLASSES * _DENSITIES * _TREE + crowd,
+            LENGTHS_NEAREST + (_HALVES + _half(their_form[2])) * _TREE,
+            level,
+            np.int64(shapes[n, 2]),
+        )
+        shapes[n, 2] = length_3
+        form = forms[n]
+        form[0], form[2] = length_1 << (8 - level), length_3 << (8 - level)
+
+        aspect = _level(form[2] - form[0], 64, 256, 512)
         shear = np.int64(shapes[n, 1])
-        value = _magnitude(coder, SHEARS + level * _LENGTHS, SHEAR_DIGITS, 3 - level, abs(shear))
-        if value and _bit(coder, SHEAR_SIGN, np.int64(shear < 0)):
-            value = -value
+        value = _mixed_magnitude(
+            coder,
+            np.int64(SHEAR_MIX),
+            SHEARS_CLASS + level * _LENGTHS,
+            SHEARS_ASPECT + (level * _LEVELS + aspect) * _LENGTHS,
+            SHEARS_LENGTH + _half(form[0]) * _LENGTHS,
+            np.int64(SHEAR_DIGITS),
+            3 - level,
+            abs(shear),
+        )
+        if value:
+            theirs = _level(their_form[1], 1, 64, 256)
+            if _mixed(
+                coder,
+                np.int64(SHEAR_SIGN_MIX),
+                SHEAR_SIGNS + theirs,
+                SHEAR_SIGNS + _LEVELS + aspect,
+                SHEAR_SIGNS + 2 * _LEVELS + theirs * _LEVELS + aspect,
+                np.int64(shear < 0),
+            ):
+                value = -value
         shapes[n, 1] = value
+        form[1] = value << (8 - level)
 
         for axis in range(2):
             # The middle of the length's cell of its lattice, in octaves, rounded, as `state.position_shifts` has it.
-            length = (first, third)[axis]
-            middle = (length << (8 - level)) + (np.int64(1) << (8 - level) >> 1) - 512
+            middle = form[2 * axis] + (np.int64(1) << (8 - level) >> 1) - 512
             shift = min(max((middle + 128 >> 8) + 6 - level, 0), 9)
             places[n, axis] = _bits(coder, 9 - shift, np.int64(places[n, axis]))
 
