@@ -247,6 +247,25 @@ def test_clips(run: Callable[..., None], folder: Path, clip: Path) -> None:
     assert_plotted(folder / "results" / "rd-clips.png")
 
 
+def test_streams_of_profile_main(run: Callable[..., None], folder: Path, picture: Path, clip: Path) -> None:
+    own = ["--codec", "main", "--preset", "ultrafast", "--quality"]
+    run("rd", "stills", picture, *own, "25", "45", "65")
+    rows = [row for row in rows_of(folder / "results" / "rd-stills.tsv") if row["codec"] == "main ultrafast"]
+    assert [(row["setting"], row["level"]) for row in rows] == [
+        (f"quality {quality}", str(level)) for quality in (25, 45, 65) for level in (1, 2, 3)
+    ]
+    whole = [row for row in rows if row["level"] == "3"]
+    assert all(int(low["size_bytes"]) < int(high["size_bytes"]) for low, high in pairwise(whole))
+    assert all(float(low["psnr"]) < float(high["psnr"]) for low, high in pairwise(whole))
+    run("rd", "stills", picture, *own, "45", "--tune", "ms-ssim")
+    told = {row["codec"]: row["options"] for row in rows_of(folder / "results" / "rd-codecs.tsv")}
+    assert told["main ultrafast"] == "layers=3 profile=main preset=ultrafast tune=psnr"
+    assert told["main ultrafast ms-ssim"] == "layers=3 profile=main preset=ultrafast tune=ms-ssim"
+    run("rd", "clips", clip, *own, "45")
+    rows = [row for row in rows_of(folder / "results" / "rd-clips.tsv") if row["codec"] == "main ultrafast"]
+    assert [row["level"] for row in rows] == ["1", "2", "3"]
+
+
 def test_a_clip_s_levels_are_measured_from_what_is_decoded(clip: Path, folder: Path) -> None:
     """The first frame of the row is that of the decoder, in RGB."""
     import rd
