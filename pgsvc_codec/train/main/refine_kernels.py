@@ -30,7 +30,8 @@ _CUTOFF = 4080.0  # least amplitude that is drawn is one over it (spec, "Renderi
 _HALF_LOG2_E = 0.5 / math.log(2.0)
 _LOG_UNIT = math.log(2.0) / 256  # natural logarithm of a length's unit
 _MOST_SHIFT, _MOST_GROWTH = 1.5, 0.6  # of one step: beyond, the quadratic model means little
-_TRIALS = 2  # combinations of place and shape of a slot that are checked by painting, those that seem best
+# Of the step: further ones that are tried.  Neighbours make room when their turn comes, so a splat may go too far.
+_SHARES = (0.5, 1.5, 2.5)
 
 # Rows of the grids' tables: whole numbers, then floats.
 _OFFSET, _WIDTH, _HEIGHT, _PITCH, _FIRST, _PLANES = range(6)
@@ -457,6 +458,15 @@ def _round_place(value, shift, most):
     return middle, (middle - value) / 64.0
 
 
+@njit(cache=True, error_model="numpy")
+def _is_one_of(position, shape, positions, shapes, first, last):
+    for n in range(first, last):
+        same = position[0] == positions[n, 0] and position[1] == positions[n, 1] and shape[0] == shapes[n, 0]
+        if same and shape[1] == shapes[n, 1] and shape[2] == shapes[n, 2]:
+            return True
+    return False
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def refine_whole(field, whole, floats, order, state, painted, step, rate, costs, most, opponent):
     """One pass over splats coded whole, in the given order, each held against the residual that the others leave.
@@ -493,6 +503,7 @@ def refine_whole(field, whole, floats, order, state, painted, step, rate, costs,
     chosen_there, prices_there = np.zeros((9, 3), np.int64), np.empty(9)
     position, shape = np.empty(2, np.int64), np.empty(3, np.int64)
     best_position, best_shape, best_symbols = np.empty(2, np.int64), np.empty(3, np.int64), np.empty(3, np.int64)
+    tried_positions, tried_shapes = np.empty((2 + len(_SHARES), 2), np.int64), np.empty((2 + len(_SHARES), 3), np.int64)
     fallen = 0.0
     for n in order:
         fresh, norm, energy = False, 0, 0.0
@@ -532,9 +543,8 @@ def refine_whole(field, whole, floats, order, state, painted, step, rate, costs,
         now[0], now[1] = shapes[n, 0] * _LOG_UNIT, shapes[n, 2] * _LOG_UNIT
         for level in range(9):
             prices[level] += rate * 5.0 * level
-        moved = False
-        leading, leader = np.inf, -1
-        for turn in range(3):
+        leading, leader, trials = np.inf, -1, 0
+        for turn in range(2 + len(_SHARES)):
             if turn < 2:
                 level = np.argmin(prices)
                 if prices[level] == np.inf or (turn == 1 and prices[level] > leading + 4.0 * rate):
@@ -544,12 +554,18 @@ def refine_whole(field, whole, floats, order, state, painted, step, rate, costs,
                 prices[level] = np.inf
                 share = 1.0
             else:
-                if (moved and not fresh) or leader < 0:
+                if leader < 0:
                     break
                 level = leader
-                share = 0.0 if fresh else 0.4
+                share = 0.0 if fresh and turn == 2 else _SHARES[turn - 2]
             _aim(splat, sums, energy, share, target)
             _round_whole(splat, now, target, energy, level, rate, costs, most, position, shape)
+            if not fresh and level == old_level and _is_one_of(position, shape, positions, shapes, n, n + 1):
+                continue
+            if _is_one_of(position, shape, tried_positions, tried_shapes, 0, trials):
+                continue
+            tried_positions[trials], tried_shapes[trials] = position, shape
+            trials += 1
             for c in range(3):
                 wanted[c] = chosen[level, c] * step
             _describe(trial, position, shape, wanted, opponent)
@@ -560,7 +576,6 @@ def refine_whole(field, whole, floats, order, state, painted, step, rate, costs,
                 best = prices_there[level] + fixed
                 best_symbols[:] = chosen_there[level]
                 best_position[:], best_shape[:] = position, shape
-                moved = True
         for c in range(3):
             symbols[n, c] = best_symbols[c]
             amplitudes[c] = painted[n, c] = best_symbols[c] * step
@@ -760,6 +775,7 @@ def refine_slots(
     moved, tried = np.zeros(8, np.int64), np.zeros(8, np.int64)
     position, shape = np.empty(2, np.int64), np.empty(3, np.int64)
     best_position, best_shape, best_colors = np.empty(2, np.int64), np.empty(3, np.int64), np.empty(3, np.int64)
+    tried_positions, tried_shapes = np.empty((2 + len(_SHARES), 2), np.int64), np.empty((2 + len(_SHARES), 3), np.int64)
     ranks = np.empty(4)
     for n in order:
         energy = 0.0
@@ -812,46 +828,56 @@ def refine_slots(
                     for c in range(channels):
                         best_colors[c] = expected_amplitudes[n, c] + (moved[5 + c] * step if change else 0)
 
-        _aim(splat, sums, energy, 1.0, target)
-        lying, placed = _place_delta(
-            splat, expected_positions[n], expected_shapes[n], level, target, energy, rate, deltas, moved
-        )
-        formed, shaped = _shape_delta(splat, expected_shapes[n], level, target, energy, rate, deltas, moved)
-        still, colored = _color_deltas(sums, expected_amplitudes[n], step, unit, rate, deltas, moved)
-        for k in range(4):
-            lightest = min(still + rate * flags[n, k], colored + rate * flags[n, k + 4])
-            ranks[k] = (placed if k & 1 else lying) + (shaped if k & 2 else formed) + lightest
-        if moved[0] == 0 and moved[1] == 0:
-            ranks[1] = ranks[3] = np.inf
-        if moved[2] == 0 and moved[3] == 0 and moved[4] == 0:
-            ranks[2] = ranks[3] = np.inf
-        for _ in range(_TRIALS):
-            mode = np.argmin(ranks)
-            if ranks[mode] == np.inf:
-                break
-            ranks[mode] = np.inf
-            bits = 0.0
-            for axis in range(2):
-                shift = shift_y if axis else shift_x
-                position[axis] = expected_positions[n, axis] + (moved[axis] << shift if mode & 1 else 0)
-                bits += _delta_bits(deltas, axis, moved[axis]) if mode & 1 else 0.0
-            for k in range(3):
-                shape[k] = expected_shapes[n, k] + (moved[2 + k] << high if mode & 2 else 0)
-                bits += _delta_bits(deltas, 2 + k, moved[2 + k]) if mode & 2 else 0.0
-            if mode and not _within(position, shape, limits):
-                continue
-            for c in range(channels):
-                wanted[c] = (expected_amplitudes[n, c] + moved[5 + c] * step) / 4096.0
-            _describe(trial, position, shape, wanted, opponent)
-            _pull(field, whole, floats, trial, buffers, others)
-            still, colored = _color_deltas(others, expected_amplitudes[n], step, unit, rate, deltas, tried)
-            for change in range(2):
-                cost = (colored if change else still) + rate * (bits + flags[n, mode | 4 * change])
-                if cost < best:
-                    best, best_mode = cost, mode | 4 * change
-                    best_position[:], best_shape[:] = position, shape
-                    for c in range(channels):
-                        best_colors[c] = expected_amplitudes[n, c] + (tried[5 + c] * step if change else 0)
+        trials = 0
+        for turn in range(1 + len(_SHARES)):
+            _aim(splat, sums, energy, _SHARES[turn - 1] if turn else 1.0, target)
+            lying, placed = _place_delta(
+                splat, expected_positions[n], expected_shapes[n], level, target, energy, rate, deltas, moved
+            )
+            formed, shaped = _shape_delta(splat, expected_shapes[n], level, target, energy, rate, deltas, moved)
+            still, colored = _color_deltas(sums, expected_amplitudes[n], step, unit, rate, deltas, moved)
+            for k in range(4):
+                lightest = min(still + rate * flags[n, k], colored + rate * flags[n, k + 4])
+                ranks[k] = (placed if k & 1 else lying) + (shaped if k & 2 else formed) + lightest
+            if moved[0] == 0 and moved[1] == 0:
+                ranks[1] = ranks[3] = np.inf
+            if moved[2] == 0 and moved[3] == 0 and moved[4] == 0:
+                ranks[2] = ranks[3] = np.inf
+            for _ in range(2 if turn == 0 else 1):
+                mode = np.argmin(ranks)
+                if ranks[mode] == np.inf:
+                    break
+                ranks[mode] = np.inf
+                bits = 0.0
+                for axis in range(2):
+                    shift = shift_y if axis else shift_x
+                    position[axis] = expected_positions[n, axis] + (moved[axis] << shift if mode & 1 else 0)
+                    bits += _delta_bits(deltas, axis, moved[axis]) if mode & 1 else 0.0
+                for k in range(3):
+                    shape[k] = expected_shapes[n, k] + (moved[2 + k] << high if mode & 2 else 0)
+                    bits += _delta_bits(deltas, 2 + k, moved[2 + k]) if mode & 2 else 0.0
+                if mode and not _within(position, shape, limits):
+                    continue
+                if modes[n] >= 0 and _is_one_of(position, shape, positions, shapes, n, n + 1):
+                    continue
+                if _is_one_of(position, shape, tried_positions, tried_shapes, 0, trials):
+                    continue
+                tried_positions[trials], tried_shapes[trials] = position, shape
+                trials += 1
+                for c in range(channels):
+                    wanted[c] = (expected_amplitudes[n, c] + moved[5 + c] * step) / 4096.0
+                _describe(trial, position, shape, wanted, opponent)
+                _pull(field, whole, floats, trial, buffers, others)
+                still_there, colored_there = _color_deltas(
+                    others, expected_amplitudes[n], step, unit, rate, deltas, tried
+                )
+                for change in range(2):
+                    cost = (colored_there if change else still_there) + rate * (bits + flags[n, mode | 4 * change])
+                    if cost < best:
+                        best, best_mode = cost, mode | 4 * change
+                        best_position[:], best_shape[:] = position, shape
+                        for c in range(channels):
+                            best_colors[c] = expected_amplitudes[n, c] + (tried[5 + c] * step if change else 0)
         if best_mode < 0:  # nothing lies within the limits but the prediction
             best_mode = 0
             best_position[:], best_shape[:] = expected_positions[n], expected_shapes[n]

@@ -29,7 +29,9 @@ class SlotCosts(NamedTuple):
 
 def modes_of(symbols: InterSymbols) -> IntArray:
     """[N] which groups change: the sum of 1 (position), 2 (shape) and 4 (colour)."""
-    modes: IntArray = sum((part.any(axis=1).astype(np.int32) << bit for bit, part in enumerate(symbols)), np.int32(0))
+    modes: IntArray = np.zeros(len(symbols.positions), np.int32)
+    for bit, part in enumerate(symbols):
+        modes |= part.any(axis=1).astype(np.int32) << bit
     return modes
 
 

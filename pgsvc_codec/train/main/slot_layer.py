@@ -14,7 +14,6 @@ from pgsvc_codec.coding.main.state import (
     MAX_LOG_LENGTH,
     MAX_SHEAR,
     MIN_LOG_LENGTH,
-    POSITION_BITS,
     splats_of,
 )
 from pgsvc_codec.splats import IntArray, Splats, SplatState
@@ -163,7 +162,7 @@ class SlotLayer:
             strict=True,
         ):
             part[self._rows], part[rows] = ours, theirs
-        kept: NDArray[np.bool_] = reborn | (np.arange(self._count) < len(self._all))
+        kept = np.concatenate([np.ones(len(self._all), np.bool_), reborn[len(self._all) :]])
         return SplatState(*parts)[kept], reborn[kept]
 
 
@@ -175,9 +174,6 @@ def _steps(differences: NDArray[np.signedinteger], sizes: NDArray[np.float64] | 
 def _prices_of_new(splats: Splats, count: int, step: int, size: tuple[int, int], *, opponent: bool) -> IntraCosts:
     """Prices of new splats, which are too few for tables of their own: those of all; and of being among so few."""
     nearest = round_whole(splats, step, size, opponent=opponent)
-    ends = np.array(size) << POSITION_BITS
-    inside: NDArray[np.bool_] = (nearest.positions < ends).all(axis=1)
-    nearest = nearest[inside]
     costs = intra_costs(nearest, step, *size)
     cells = costs.cells_more.size
     gap = math.log2(cells * math.e / max(count, 1)) if count < cells else math.e
