@@ -6,7 +6,6 @@ apart is decided for each GOP by coding its first frames both ways with short fi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,8 +20,9 @@ from pgsvc_codec.train.main.refine import RefinedInter, refine_inter
 
 # Prices of bits over those of the I-frame, which all others build on; in B-frames by depth: what few frames or none
 # refer to need not be as good.
-_ANCHOR_PRICE = 2.0
-_BETWEEN_PRICES = (3.0, 4.0, 6.0, 6.0)
+_ANCHOR_PRICE = 3.0
+_BETWEEN_PRICES = (6.0, 8.0, 12.0, 12.0)
+_TRIAL_PRICE = 8.0  # at which the bits of all frames of a GOP are worth their error
 _TRIAL_FRAMES = 8  # that both ways are tried on
 _LARGE, _HUGE = 480 * 320, 1600 * 900  # pixels from which on fields are coarser
 
@@ -121,16 +121,14 @@ def choose_distance(problems: Sequence[InterProblem], first: Sequence[Slots]) ->
         first: layers of the I-frame as decoded.
     """
     problems = problems[: _TRIAL_FRAMES + 1]
-    frames = len(problems) - 1
-    best, least = 1, math.inf
-    for distance in (1, 2, 4, 8):
-        if distance > frames:
-            break
-        cost = _trial_cost(problems, first, distance)
-        if cost > least:
-            break
-        best, least = distance, cost
-    return best
+    far = max(distance for distance in (1, 2, 4, 8) if distance <= max(len(problems) - 1, 1))
+    if far == 1:
+        return 1
+    near_cost, far_cost = (_trial_cost(problems, first, distance) for distance in (1, far))
+    if far_cost < near_cost:
+        return far
+    # what lies in between seldom is better than both
+    return 2 if far > 2 and _trial_cost(problems, first, 2) < near_cost else 1
 
 
 def _trial_cost(problems: Sequence[InterProblem], first: Sequence[Slots], distance: int) -> float:
@@ -148,7 +146,7 @@ def _trial_cost(problems: Sequence[InterProblem], first: Sequence[Slots], distan
             pairs = zip(past, decoded[step.future], strict=True)
             past = [predict_between(*pair, late=step.late) for pair in pairs]
             targets = fit_between(problem, past, step.depth, _TRIAL)
-        bits = _ANCHOR_PRICE * np.dot(problem.lambdas, targets.bits)
+        bits = _TRIAL_PRICE * np.dot(problem.lambdas, targets.bits)
         total += float(np.dot(problem.level_weights, targets.squared_error) + bits)
         new = targets.reborn or [np.zeros(len(state), np.bool_) for state in targets.slots]
         decoded[step.display] = [_slots(*layer, step.display) for layer in zip(past, targets.slots, new, strict=True)]

@@ -54,8 +54,7 @@ class Nodes:
         count = self.shape[0] * self.shape[1]
         index = self._index.ravel()
         sums = [np.bincount(index, (self._share * gradients[:, axis]).ravel(), minlength=count) for axis in range(2)]
-        gathered: NDArray[np.float64] = np.stack(sums, axis=1).reshape(*self.shape, 2)
-        return gathered
+        return np.stack(sums, axis=1, dtype=np.float64).reshape(*self.shape, 2)
 
 
 def coded(field: NDArray[np.float64], spacing: int) -> MotionField:

@@ -21,7 +21,7 @@ from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.train.relocate import removal_costs
 
 _YIELD = 0.9  # of the matched filter's gain is left once neighbours have found the error too
-_WHOLE_BITS = 30.0  # of a splat coded whole
+_WHOLE_BITS = 20.0  # of a splat coded whole
 _SLOT_BITS = 3.0  # that a slot more costs over the frames to come
 _MOST = 0.1  # share of a layer that is born at a time
 
