@@ -113,13 +113,14 @@ def births_of(predicted: Slots, flags: IntArray, number: int, display: int) -> I
     return births
 
 
-def write_field(coder: kernels.Coder, field: MotionField) -> None:
-    """Append a motion field."""
+def write_field(coder: kernels.Coder, field: MotionField, before: MotionField | None) -> None:
+    """Append a motion field; that of the payload before helps."""
     kernels.code_bits(coder, _SPACING_BITS, SPACINGS.index(field.spacing))
-    kernels.code_vectors(coder, field.vectors.astype(np.int32), MAX_VECTOR)
+    vectors = field.vectors.astype(np.int32)
+    kernels.code_vectors(coder, vectors, *_known(before, field.spacing, vectors), MAX_VECTOR)
 
 
-def read_field(coder: kernels.Coder, width: int, height: int) -> MotionField:
+def read_field(coder: kernels.Coder, width: int, height: int, before: MotionField | None) -> MotionField:
     """Read a motion field.
 
     Raises:
@@ -127,6 +128,13 @@ def read_field(coder: kernels.Coder, width: int, height: int) -> MotionField:
     """
     spacing = SPACINGS[kernels.code_bits(coder, _SPACING_BITS, 0)]
     vectors = np.zeros((*field_shape(width, height, spacing), 2), np.int32)
-    if kernels.code_vectors(coder, vectors, MAX_VECTOR):
+    if kernels.code_vectors(coder, vectors, *_known(before, spacing, vectors), MAX_VECTOR):
         raise CorruptError(f"motion field: got a vector of more than {MAX_VECTOR} half pixels")
     return MotionField(spacing, vectors.astype(np.int16))
+
+
+def _known(before: MotionField | None, spacing: int, vectors: IntArray) -> tuple[IntArray, bool]:
+    """The vectors before where there are any of this spacing, and whether there are."""
+    if before is None or before.spacing != spacing:
+        return np.zeros_like(vectors), False
+    return before.vectors.astype(np.int32), True

@@ -20,7 +20,6 @@ from pgsvc_codec.coding.main.state import (
     IntraSymbols,
     classes_of,
     position_shifts,
-    state_of,
     symbols_of,
 )
 from pgsvc_codec.errors import CorruptError
@@ -71,14 +70,14 @@ def cell_symbols(state: SplatState, step: int, grid: tuple[int, int]) -> tuple[C
     return CellSymbols(places, symbols.amplitudes, shapes, inner), order
 
 
-def write_whole(coder: kernels.Coder, symbols: CellSymbols, grid: tuple[int, int], *, sparse: bool) -> None:
+def write_whole(coder: kernels.Coder, symbols: CellSymbols, step: int, grid: tuple[int, int], *, sparse: bool) -> None:
     """Append splats coded whole; where they are few, `sparse`, distances of cells take the place of counts."""
     if sparse:
         kernels.code_gaps(coder, symbols.cells, grid[0] * grid[1])
     else:
         counts = np.bincount(symbols.cells, minlength=grid[0] * grid[1]).astype(np.int32)
         kernels.code_cells(coder, counts.reshape(grid), MAX_SPLATS)
-    kernels.code_whole(coder, *grid, *symbols)
+    kernels.code_whole(coder, step, *grid, *symbols)
 
 
 def read_counted(coder: kernels.Coder, step: int, grid: tuple[int, int], channels: int) -> SplatState:
@@ -107,17 +106,10 @@ def read_sparse(coder: kernels.Coder, number: int, step: int, grid: tuple[int, i
 
 
 def _read_splats(coder: kernels.Coder, cells: IntArray, step: int, grid: tuple[int, int], channels: int) -> SplatState:
-    amplitudes, shapes, inner = (np.empty((len(cells), width), np.int32) for width in (channels, 3, 2))
-    kernels.code_whole(coder, *grid, cells, amplitudes, shapes, inner)
-    classes = classes_of(amplitudes, 1)
-    shapes += _least_lengths(classes)
-    symbols = IntraSymbols(amplitudes, shapes, inner)
-    fault = _out_of_limits(symbols, step)
-    if fault:
-        raise CorruptError(f"splats: {fault}")
-    shifts = position_shifts(state_of(symbols, step).shapes, classes)
-    corners = np.stack([cells % np.int32(grid[1]), cells // np.int32(grid[1])], axis=1)
-    return state_of(symbols._replace(positions=(corners << CELL_BITS - shifts) + inner), step)
+    amplitudes, shapes, positions = (np.zeros((len(cells), width), np.int32) for width in (channels, 3, 2))
+    if kernels.code_whole(coder, step, *grid, cells, amplitudes, shapes, positions):
+        raise CorruptError(f"splats: got an amplitude or a shear out of limits with step {step}")
+    return SplatState(positions, shapes, amplitudes)
 
 
 def _least_lengths(classes: IntArray) -> IntArray:

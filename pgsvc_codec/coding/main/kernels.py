@@ -25,6 +25,11 @@ def _kernel(function: _Function) -> _Function:
     return cast(_Function, njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
+def _inlined(function: _Function) -> _Function:
+    """A part of a kernel too small to be called."""
+    return cast(_Function, njit(inline="always", error_model="numpy")(function))
+
+
 u64 = np.uint64
 MASK = (1 << 64) - 1
 
@@ -65,16 +70,20 @@ Coder = NDArray[np.uint64]
 
 
 # Magnitudes: the number of binary digits in unary, then the two digits behind the leading one; others are equiprobable.
-_LENGTHS = 12  # models of the unary part; longer ones share the last
+_LENGTHS = 8  # models of the unary part; longer ones share the last
 _MOST_DIGITS = 23
 _DIGITS = 7  # lengths that have models for their digits; longer ones share the last
 _DIGIT_MODELS = 3 * _DIGITS
 
+# Limits of the state, see `state`.
 MAX_CLASS = 8
+MAX_AMPLITUDE = (1 << 24) - 1
+MAX_SHEAR = (64 << 8) - 1
 CHANNELS = 3
 OCTAVES = 14
-_TREE = 16  # of four bits, the first of its nodes unused
-_FRACTIONS = 4  # two bits, likewise
+_TREE = 16  # models of an octave: the first says on which side of the middle it lies
+_MIDDLE = 4  # four pixels or more
+_FRACTIONS = 4  # models of two bits, the first unused
 _CELL_STEPS = 6  # models of a count in unary; further ones share the last
 _NEAR, _WIDE, _PAIRS = 10, 12, 27  # contexts of counts
 _DENSITIES = 10
@@ -83,9 +92,13 @@ _CLASSES = 6  # where not all matter
 _DISTANCES = 4
 _HALVES = 10  # octaves of lengths, halved
 _LEVELS = 7  # of what has a sign
-_VECTOR_CONTEXTS = 4
-_NEAR_CONTEXTS = 4
-_FLAG_CONTEXTS = 4 * 2 * _NEAR_CONTEXTS  # flags before it, the same flag in the frame coded before, neighbours
+_SPREADS = 6  # of neighbouring vectors
+_SHIFTS = 6  # from the vector before, the last: there is none
+_RESIDUALS = 25
+_ACTIVITIES = 6
+_SLOT_CLASSES = 7  # of predicted splats, where not all matter
+_BEHIND = 5  # lengths of deltas before in the slot
+_BESIDE = 6  # of the same delta of a slot nearby, the last: there is none
 _MOST_DELTAS = 8
 
 # Rows and columns to the cells up to two away that come before one in raster order, the nearest first.
@@ -96,7 +109,7 @@ _AROUND = np.array(
 _ADJACENT = 4  # of them are one away
 
 POSITION, SHAPE, COLOR, REMOVED, REVIVED = 1, 2, 4, 8, 16  # what a slot does, as bits of one number
-_NEIGHBOURHOOD = 10  # log2 of 1/64 pixels per side of the squares in which neighbours are remembered
+_SLOTS_PER_SQUARE = 2  # of the squares in which slots know each other
 
 # Where the models of each kind of symbol begin.
 CELLS_NEAR = 0
@@ -123,16 +136,22 @@ SHEAR_DIGITS = SHEARS_LENGTH + _HALVES * _LENGTHS
 SHEAR_SIGNS = SHEAR_DIGITS + _DIGIT_MODELS
 GAPS = SHEAR_SIGNS + 2 * _LEVELS + _LEVELS * _LEVELS
 GAP_DIGITS = GAPS + _LENGTHS
-VECTORS = GAP_DIGITS + _DIGIT_MODELS
-VECTOR_DIGITS = VECTORS + 2 * _VECTOR_CONTEXTS * _LENGTHS
+VECTORS_SPREAD = GAP_DIGITS + _DIGIT_MODELS
+VECTORS_SHIFT = VECTORS_SPREAD + 2 * _SPREADS * _LENGTHS
+VECTORS_RESIDUAL = VECTORS_SHIFT + 2 * _SHIFTS * _LENGTHS
+VECTOR_DIGITS = VECTORS_RESIDUAL + _RESIDUALS * _LENGTHS
 VECTOR_SIGNS = VECTOR_DIGITS + _DIGIT_MODELS
-FLAGS = VECTOR_SIGNS + 2
-REMOVALS = FLAGS + 2 * 3 * _FLAG_CONTEXTS
-REVIVALS = REMOVALS + 2 * _NEAR_CONTEXTS
-DELTAS = REVIVALS + 2
-DELTA_DIGITS = DELTAS + 2 * _MOST_DELTAS * 2 * _LENGTHS
+FLAGS_BEFORE = VECTOR_SIGNS + (_LEVELS + 1) + 9 + 6
+FLAGS_NEAR = FLAGS_BEFORE + 2 * 3 * 4 * 8
+FLAGS_CLASS = FLAGS_NEAR + 2 * 3 * 4 * _ACTIVITIES
+REMOVALS = FLAGS_CLASS + 2 * 3 * 4 * 2 * _SLOT_CLASSES
+REVIVALS = REMOVALS + _SLOT_CLASSES + 8 + _ACTIVITIES
+DELTAS_CLASS = REVIVALS + 2
+DELTAS_BEHIND = DELTAS_CLASS + _MOST_DELTAS * 2 * _SLOT_CLASSES * _LENGTHS
+DELTAS_BESIDE = DELTAS_BEHIND + 2 * _MOST_DELTAS * _BEHIND * _LENGTHS
+DELTA_DIGITS = DELTAS_BESIDE + _MOST_DELTAS * _BESIDE * _LENGTHS
 DELTA_SIGNS = DELTA_DIGITS + 2 * 3 * _DIGIT_MODELS
-FRAME_FLAGS = DELTA_SIGNS + 2 * _MOST_DELTAS
+FRAME_FLAGS = DELTA_SIGNS + 7 * _MOST_DELTAS
 NUMBERS = FRAME_FLAGS + 8
 NUMBER_DIGITS = NUMBERS + _LENGTHS
 NUM_MODELS = NUMBER_DIGITS + _DIGIT_MODELS
@@ -144,7 +163,13 @@ SIGN_MIX = COLOR_MIX + CHANNELS * _LENGTHS
 LENGTH_MIX = SIGN_MIX + CHANNELS
 SHEAR_MIX = LENGTH_MIX + 2 * 4
 SHEAR_SIGN_MIX = SHEAR_MIX + _LENGTHS
-NUM_MIXTURES = SHEAR_SIGN_MIX + 1
+VECTOR_MIX = SHEAR_SIGN_MIX + 1
+VECTOR_SIGN_MIX = VECTOR_MIX + _LENGTHS
+FLAG_MIX = VECTOR_SIGN_MIX + 1
+REMOVAL_MIX = FLAG_MIX + 2 * 3
+DELTA_MIX = REMOVAL_MIX + 1
+DELTA_SIGN_MIX = DELTA_MIX + 3 * _LENGTHS
+NUM_MIXTURES = DELTA_SIGN_MIX + 3
 NUM_STATES = NUM_MODELS + 3 * NUM_MIXTURES
 
 
@@ -213,13 +238,13 @@ def _renew(coder: Any) -> None:
 def _carry(coder: Any) -> None:
     """Into the words that are written."""
     place = _STATES + NUM_STATES + np.int64(coder[_WORDS]) - 1
-    while coder[place] == u64(0xFFFFFFFF):
-        coder[place] = u64(0)
+    while coder[np.uintp(place)] == u64(0xFFFFFFFF):
+        coder[np.uintp(place)] = u64(0)
         place -= 1
-    coder[place] += u64(1)
+    coder[np.uintp(place)] += u64(1)
 
 
-@_kernel
+@_inlined
 def _code(coder: Any, weight: Any, bit: Any) -> Any:
     """One bit that is 0 with a probability of `weight` in 2^-24."""
     step = coder[_SIZE] >> u64(_PRECISION)
@@ -243,21 +268,21 @@ def _code(coder: Any, weight: Any, bit: Any) -> Any:
     return bit
 
 
-@_kernel
+@_inlined
 def _adapt(coder: Any, index: Any, model: Any, bit: Any) -> None:
     """Let a model see a bit."""
     probability, count = model >> COUNT_BITS, model & ((1 << COUNT_BITS) - 1)
     target = np.int64(0 if bit else 1 << PROBABILITY_BITS)
-    probability += (target - probability) * _RATES[count] >> 16
+    probability += (target - probability) * _RATES[np.uintp(count)] >> 16
     if count < np.int64(coder[_LIMIT]):
         count += 1
-    coder[_STATES + index] = u64(probability << COUNT_BITS | count)
+    coder[np.uintp(_STATES + index)] = u64(probability << COUNT_BITS | count)
 
 
 @_kernel
 def _bit(coder: Any, index: Any, bit: Any) -> Any:
     """One bit by an adaptive model."""
-    model = np.int64(coder[_STATES + index])
+    model = np.int64(coder[np.uintp(_STATES + index)])
     shift = _PRECISION - PROBABILITY_BITS
     weight: Any = min(max(model >> COUNT_BITS << shift, _LEAST), (1 << _PRECISION) - _LEAST)
     bit = _code(coder, weight, bit)
@@ -270,20 +295,28 @@ def _mixed(coder: Any, mixture: Any, first: Any, second: Any, third: Any, bit: A
     """One bit by a mixture of three adaptive models."""
     place = _STATES + NUM_MODELS + 3 * mixture
     model_1, model_2, model_3 = (
-        np.int64(coder[_STATES + first]),
-        np.int64(coder[_STATES + second]),
-        np.int64(coder[_STATES + third]),
+        np.int64(coder[np.uintp(_STATES + first)]),
+        np.int64(coder[np.uintp(_STATES + second)]),
+        np.int64(coder[np.uintp(_STATES + third)]),
     )
     shift = COUNT_BITS + PROBABILITY_BITS - 12
-    x_1, x_2, x_3 = _STRETCHED[model_1 >> shift], _STRETCHED[model_2 >> shift], _STRETCHED[model_3 >> shift]
-    w_1, w_2, w_3 = np.int64(coder[place]), np.int64(coder[place + 1]), np.int64(coder[place + 2])
+    x_1, x_2, x_3 = (
+        _STRETCHED[np.uintp(model_1 >> shift)],
+        _STRETCHED[np.uintp(model_2 >> shift)],
+        _STRETCHED[np.uintp(model_3 >> shift)],
+    )
+    w_1, w_2, w_3 = (
+        np.int64(coder[np.uintp(place)]),
+        np.int64(coder[np.uintp(place + 1)]),
+        np.int64(coder[np.uintp(place + 2)]),
+    )
     x = (w_1 * x_1 + w_2 * x_2 + w_3 * x_3) >> _WEIGHT_BITS
-    weight = _SQUASHED[min(max(x, -_DOMAIN), _DOMAIN - 1) + _DOMAIN]
+    weight = _SQUASHED[np.uintp(min(max(x, -_DOMAIN), _DOMAIN - 1) + _DOMAIN)]
     bit = _code(coder, weight, bit)
     error = ((0 if bit else 1 << _PRECISION) - weight) >> (_PRECISION - _WEIGHT_BITS)
-    coder[place] = u64(w_1 + (x_1 * error >> _LEARNING_BITS))
-    coder[place + 1] = u64(w_2 + (x_2 * error >> _LEARNING_BITS))
-    coder[place + 2] = u64(w_3 + (x_3 * error >> _LEARNING_BITS))
+    coder[np.uintp(place)] = u64(w_1 + (x_1 * error >> _LEARNING_BITS))
+    coder[np.uintp(place + 1)] = u64(w_2 + (x_2 * error >> _LEARNING_BITS))
+    coder[np.uintp(place + 2)] = u64(w_3 + (x_3 * error >> _LEARNING_BITS))
     _adapt(coder, first, model_1, bit)
     _adapt(coder, second, model_2, bit)
     _adapt(coder, third, model_3, bit)
@@ -299,7 +332,7 @@ def _bits(coder: Any, number: Any, value: Any) -> Any:
     return _bits_once(coder, number, value)
 
 
-@_kernel
+@_inlined
 def _bits_once(coder: Any, number: Any, value: Any) -> Any:
     if number == 0:
         return np.int64(0)
@@ -468,21 +501,34 @@ def class_of(energy: Any) -> Any:
 
 @_kernel
 def _log_length(coder: Any, axis: Any, first: Any, second: Any, third: Any, level: Any, value: Any) -> Any:
-    """A log length of a splat of class `level`, from a quarter of a pixel on."""
-    node = np.int64(1)
-    for index in range(4):
-        bit = value >> (level + 3 - index) & 1
-        mixture = LENGTH_MIX + 4 * axis + index
-        node = node << 1 | _mixed(coder, mixture, first + node, second + node, third + node, bit)
-    octave: Any = min(node - _TREE, OCTAVES - 1)
+    """The octave and at most two fraction bits of a log length of a splat of class `level`."""
+    octave: Any = value >> level
+    mixture = LENGTH_MIX + 4 * axis
+    if _mixed(coder, mixture, first, second, third, np.int64(octave >= _MIDDLE)):
+        number: Any = np.int64(_MIDDLE)
+        while number < OCTAVES - 1 and _mixed(
+            coder,
+            mixture + 1 + np.int64(number > _MIDDLE),
+            first + number,
+            second + number,
+            third + number,
+            np.int64(octave > number),
+        ):
+            number += 1
+    else:
+        number = np.int64(_MIDDLE - 1)
+        while number > 0 and _mixed(
+            coder, mixture + 3, first + number, second + number, third + number, np.int64(octave < number)
+        ):
+            number -= 1
+    octave = number
     base = FRACTIONS + (axis * OCTAVES + octave) * _FRACTIONS
     rest = level
     node = np.int64(1)
     for _ in range(min(level, 2)):
         rest -= 1
         node = node << 1 | _bit(coder, base + node, value >> rest & 1)
-    result = node - (np.int64(1) << (level - rest)) | octave << (level - rest)
-    return result << rest | _bits(coder, rest, value & ((np.int64(1) << rest) - 1))
+    return octave << (level - rest) | node - (np.int64(1) << (level - rest))
 
 
 @_kernel
@@ -517,23 +563,28 @@ def _densities(cells: Any, rows: Any, columns: Any) -> Any:
 
 
 @_kernel
-def code_whole(coder: Any, rows: Any, columns: Any, cells: Any, amplitudes: Any, shapes: Any, places: Any) -> None:
-    """Splats coded whole.
+def code_whole(
+    coder: Any, step: Any, rows: Any, columns: Any, cells: Any, amplitudes: Any, shapes: Any, positions: Any
+) -> Any:
+    """Splats coded whole; returns 0, or -1 where one that is read is out of limits.
 
     Args:
         coder: of the payload.
+        step: D.
         rows: of the grid of cells.
         columns: likewise.
         cells: int32 [N] in raster order, rising.
-        amplitudes: int32 [N, C] multiples of D.
-        shapes: int32 [N, 3] multiples of their steps, lengths from a quarter of a pixel on.
-        places: int32 [N, 2] multiples of their steps within the cell.
+        amplitudes: int32 [N, C]; written, multiples of D; read, amplitudes.
+        shapes: int32 [N, 3]; written, multiples of their steps, lengths from a quarter of a pixel on; read, shapes.
+        positions: int32 [N, 2]; written, multiples of their steps within the cell; read, positions.
     """
     channels = amplitudes.shape[1]
     densities = _densities(cells, rows, columns)
     latest = np.full((rows, columns), -1, np.int32)
+    symbols = np.zeros((len(cells), CHANNELS), np.int64)
     forms = np.zeros((len(cells), 3), np.int64)  # shapes in 1/256, lengths from a quarter of a pixel on
-    nothing = np.zeros(3, np.int64)
+    none = np.zeros(3, np.int64)
+    fault = np.int64(0)
     before: Any = np.int64(0)
     for n in range(len(cells)):
         row, column = np.int64(cells[n]) // columns, np.int64(cells[n]) % columns
@@ -541,7 +592,8 @@ def code_whole(coder: Any, rows: Any, columns: Any, cells: Any, amplitudes: Any,
         other, distance = _nearest(latest, row, column)
         if other < 0 and n:
             other = np.int64(n - 1)
-        their_form = forms[other] if other >= 0 else nothing
+        their_symbols = symbols[other] if other >= 0 else none
+        their_form = forms[other] if other >= 0 else none
         if distance:
             before = np.int64(0)
         latest[row, column] = n
@@ -553,8 +605,7 @@ def code_whole(coder: Any, rows: Any, columns: Any, cells: Any, amplitudes: Any,
         alike = np.int64(0)  # sign of the first component over that of the nearest splat
         for channel in range(channels):
             symbol = np.int64(amplitudes[n, channel])
-            theirs = np.int64(amplitudes[other, channel]) if other >= 0 else np.int64(0)
-            their_sign = np.int64(theirs > 0) - np.int64(theirs < 0)
+            theirs = their_symbols[channel]
             digits = COLOR_DIGITS + channel * _DIGIT_MODELS
             mixture = COLOR_MIX + channel * _LENGTHS
             near = min(_digits(abs(theirs)), _SIZES - 1) * _DISTANCES + distance
@@ -574,29 +625,32 @@ def code_whole(coder: Any, rows: Any, columns: Any, cells: Any, amplitudes: Any,
             negative = np.int64(0)
             if value:
                 # Luma: how far away the sign comes from; chroma: whether luma went along with it, and how strongly.
-                third = (their_sign + 1) * _SIZES + distance
+                third = (_sign(theirs) + 1) * _SIZES + distance
                 if channel:
-                    third = (channel * 3 + their_sign * alike + 1) * _SIZES
+                    third = (channel * 3 + _sign(theirs) * alike + 1) * _SIZES
                     third += min(size, _SIZES - 1)
                 negative = _mixed(
                     coder,
                     SIGN_MIX + channel,
                     SIGNS_BELOW + channel * 3 + sign + 1,
-                    SIGNS_NEAREST + channel * 9 + (sign + 1) * 3 + their_sign + 1,
+                    SIGNS_NEAREST + channel * 9 + (sign + 1) * 3 + _sign(theirs) + 1,
                     SIGNS_ALIKE + third,
                     np.int64(symbol < 0),
                 )
             sign = np.int64(value > 0) * (1 - 2 * negative)
             if channel == 0:
-                alike = sign * their_sign
-            amplitudes[n, channel] = sign * value
+                alike = sign * _sign(theirs)
+            symbols[n, channel] = sign * value
+            fault |= value * step > MAX_AMPLITUDE
             energy += value * value
             last = value + (last >> 2)
         level = class_of(energy)
 
         few: Any = min(level, _CLASSES - 1)
         crowd = (few * _DENSITIES + density) * _TREE
-        length_1 = _log_length(
+        rest: Any = max(level - 2, 0)
+        form = forms[n]
+        form[0] = _log_length(
             coder,
             np.int64(0),
             LENGTHS_CLASS + few * _TREE,
@@ -605,19 +659,19 @@ def code_whole(coder: Any, rows: Any, columns: Any, cells: Any, amplitudes: Any,
             level,
             np.int64(shapes[n, 0]),
         )
-        shapes[n, 0] = length_1
-        length_3 = _log_length(
+        form[2] = _log_length(
             coder,
             np.int64(1),
-            LENGTHS_CLASS + (_CLASSES + (length_1 >> level)) * _TREE,
+            LENGTHS_CLASS + (_CLASSES + (form[0] >> (level - rest))) * _TREE,
             LENGTHS_DENSITY + _CLASSES * _DENSITIES * _TREE + crowd,
             LENGTHS_NEAREST + (_HALVES + _half(their_form[2])) * _TREE,
             level,
             np.int64(shapes[n, 2]),
         )
-        shapes[n, 2] = length_3
-        form = forms[n]
-        form[0], form[2] = length_1 << (8 - level), length_3 << (8 - level)
+        mask = (np.int64(1) << rest) - 1
+        fine = _bits(coder, 2 * rest, (np.int64(shapes[n, 0]) & mask) << rest | np.int64(shapes[n, 2]) & mask)
+        form[0] = (form[0] << rest | fine >> rest) << (8 - level)
+        form[2] = (form[2] << rest | fine & mask) << (8 - level)
 
         aspect = _level(form[2] - form[0], 64, 256, 512)
         shear = np.int64(shapes[n, 1])
@@ -631,6 +685,7 @@ def code_whole(coder: Any, rows: Any, columns: Any, cells: Any, amplitudes: Any,
             3 - level,
             abs(shear),
         )
+        fault |= value << (8 - level) > MAX_SHEAR
         if value:
             theirs = _level(their_form[1], 1, 64, 256)
             if _mixed(
@@ -642,14 +697,23 @@ def code_whole(coder: Any, rows: Any, columns: Any, cells: Any, amplitudes: Any,
                 np.int64(shear < 0),
             ):
                 value = -value
-        shapes[n, 1] = value
         form[1] = value << (8 - level)
 
-        for axis in range(2):
-            # The middle of the length's cell of its lattice, in octaves, rounded, as `state.position_shifts` has it.
-            middle = form[2 * axis] + (np.int64(1) << (8 - level) >> 1) - 512
-            shift = min(max((middle + 128 >> 8) + 6 - level, 0), 9)
-            places[n, axis] = _bits(coder, 9 - shift, np.int64(places[n, axis]))
+        # Lengths lie in the middle of the cells of their lattice (`state.state_of`); steps of positions follow.
+        middle = np.int64(1) << (8 - level) >> 1
+        length_1, length_3 = form[0] + middle - 512, form[2] + middle - 512
+        shift_x: Any = min(max((length_1 + 128 >> 8) + 6 - level, 0), 9)
+        shift_y: Any = min(max((length_3 + 128 >> 8) + 6 - level, 0), 9)
+        place = np.int64(positions[n, 0]) << (9 - shift_y) | np.int64(positions[n, 1])
+        place = _bits(coder, 18 - shift_x - shift_y, place)
+        if not coder[_WRITING] and not fault:
+            for channel in range(channels):
+                amplitudes[n, channel] = symbols[n, channel] * step
+            shapes[n, 0], shapes[n, 1], shapes[n, 2] = length_1, form[1], length_3
+            x, y = place >> (9 - shift_y), place & ((np.int64(1) << (9 - shift_y)) - 1)
+            positions[n, 0] = (column << 9) + (x << shift_x) + (np.int64(1) << shift_x >> 1)
+            positions[n, 1] = (row << 9) + (y << shift_y) + (np.int64(1) << shift_y >> 1)
+    return np.int64(-1 if fault else 0)
 
 
 @_kernel
@@ -662,15 +726,6 @@ def code_flag(coder: Any, index: Any, value: Any) -> Any:
 def code_number(coder: Any, value: Any) -> Any:
     """How many there are of something rare; returns it."""
     return _magnitude(coder, NUMBERS, NUMBER_DIGITS, np.int64(0), np.int64(value))
-
-
-@_kernel
-def _signed(coder: Any, lengths: Any, digits: Any, sign: Any, value: Any) -> Any:
-    """A number with a sign."""
-    size = _magnitude(coder, lengths, digits, np.int64(0), abs(value))
-    if size and _bit(coder, sign, np.int64(value < 0)):
-        return -size
-    return size
 
 
 @_kernel
@@ -695,11 +750,21 @@ def _median(a: Any, b: Any, c: Any) -> Any:
 
 
 @_kernel
-def code_vectors(coder: Any, vectors: Any, most: Any) -> Any:
-    """Vectors [rows, columns, 2]; returns 0, or -1 where a component exceeds `most`."""
+def code_vectors(coder: Any, vectors: Any, before: Any, known: Any, most: Any) -> Any:
+    """Vectors [rows, columns, 2]; returns 0, or -1 where a component exceeds `most`.
+
+    Args:
+        coder: of the payload.
+        vectors: int32.
+        before: int32, those of the field before.
+        known: whether there is one of the same spacing.
+        most: greatest magnitude.
+    """
     rows, columns, _ = vectors.shape
+    residuals = np.zeros((rows + 1, columns + 1, 2), np.int64)
     for row in range(rows):
         for column in range(columns):
+            across: Any = np.int64(0)  # of this vector's x, once that is known
             for axis in range(2):
                 left = up = corner = np.int64(0)
                 if column:
@@ -712,40 +777,109 @@ def code_vectors(coder: Any, vectors: Any, most: Any) -> Any:
                 else:
                     up = corner = left
                 expected = _median(left, up, corner)
-                context = min(_digits(abs(left - up)), _VECTOR_CONTEXTS - 1)
-                value = expected + _signed(
+                west, north = residuals[row + 1, column, axis], residuals[row, column + 1, axis]
+                shift = np.int64(before[row, column, axis]) - expected
+                spread: Any = min(_digits(abs(left - up)), _SPREADS - 1)
+                turn: Any = np.int64(_SHIFTS - 1)
+                bend: Any = np.int64(_LEVELS)
+                if known:
+                    turn = min(_digits(abs(shift)), _SHIFTS - 2)
+                    bend = _level(shift, 1, 2, 4)
+                rest: Any = 5 * min(_digits(abs(west) + abs(north)), 4)
+                rest += min(_digits(abs(across)), 3) if axis else 4
+                residual = np.int64(vectors[row, column, axis]) - expected
+                size = _mixed_magnitude(
                     coder,
-                    VECTORS + (axis * _VECTOR_CONTEXTS + context) * _LENGTHS,
-                    VECTOR_DIGITS,
-                    VECTOR_SIGNS + axis,
-                    np.int64(vectors[row, column, axis]) - expected,
+                    np.int64(VECTOR_MIX),
+                    VECTORS_SPREAD + (axis * _SPREADS + spread) * _LENGTHS,
+                    VECTORS_SHIFT + (axis * _SHIFTS + turn) * _LENGTHS,
+                    VECTORS_RESIDUAL + rest * _LENGTHS,
+                    np.int64(VECTOR_DIGITS),
+                    np.int64(0),
+                    abs(residual),
                 )
-                if abs(value) > most:
+                if size:
+                    negative = _mixed(
+                        coder,
+                        np.int64(VECTOR_SIGN_MIX),
+                        VECTOR_SIGNS + bend,
+                        VECTOR_SIGNS + _LEVELS + 1 + 3 * (_sign(west) + 1) + _sign(north) + 1,
+                        VECTOR_SIGNS + _LEVELS + 10 + 3 * axis + _sign(across) + 1,
+                        np.int64(residual < 0),
+                    )
+                    size *= 1 - 2 * negative
+                across = size
+                if abs(expected + size) > most:
                     return np.int64(-1)
-                vectors[row, column, axis] = value
+                vectors[row, column, axis] = expected + size
+                residuals[row + 1, column + 1, axis] = size
     return np.int64(0)
 
 
 @_kernel
-def code_slots(coder: Any, between: Any, classes: Any, places: Any, before: Any, flags: Any, deltas: Any) -> None:
+def _sign(value: Any) -> Any:
+    return np.int64(value > 0) - np.int64(value < 0)
+
+
+@_kernel
+def _activity(active: Any, row: Any, column: Any) -> Any:
+    """How much slots around a square do; squares begin at 1."""
+    near = 2 * active[row, column] + active[row, column - 1] + active[row - 1, column]
+    near += active[row - 1, column - 1] + active[row - 1, column + 1]
+    context = np.int64(0)
+    for bound in (32, 96, 224, 448, 800):
+        context += near >= bound
+    return context
+
+
+@_kernel
+def _beside(latest: Any, row: Any, column: Any) -> Any:
+    """The slot nearby that was the last to change; -1 where there is none."""
+    other = latest[row, column]
+    if other < 0:
+        other = latest[row, column - 1]
+    if other < 0:
+        other = latest[row - 1, column]
+    if other < 0:
+        other = latest[row - 1, column + 1]
+    return other
+
+
+@_kernel
+def code_slots(
+    coder: Any,
+    between: Any,
+    size: Any,
+    classes: Any,
+    places: Any,
+    before: Any,
+    anchors: Any,
+    flags: Any,
+    deltas: Any,
+) -> None:
     """What slots do: their flags, and the deltas of those that change.
 
     Args:
         coder: of the payload.
         between: 1 in B-frames, where slots are neither removed nor revived; 0 in P-frames.
+        size: width and height of the frame.
         classes: int32 [N] of the predicted splats; -1 where there is none, the slot is dead.
         places: int32 [N, 2] predicted positions.
         before: int32 [N] flags of the slots in the payload of this kind before.
+        anchors: int32 [N] flags of the slots in the last P payload.
         flags: int32 [N].
         deltas: int32 [N, 5 + C] of position, shape and amplitude, in steps; 0 where the flag of their group is.
     """
-    size = np.int64(1)
-    for n in range(len(flags)):
-        size = max(size, max(np.int64(places[n, 0]), np.int64(places[n, 1])))
-    side = (size >> _NEIGHBOURHOOD) + 2
-    active = np.full((side, side), 64, np.int64)  # how much slots nearby do, of 256; coded last counts most
     kind = np.int64(between)
     channels = deltas.shape[1] - 5
+    width, height = np.int64(size[0]) << 6, np.int64(size[1]) << 6
+    square = np.int64(9)
+    while square < 14 and (width >> square) * (height >> square) * _SLOTS_PER_SQUARE > len(flags):
+        square += 1
+    columns, rows = (width >> square) + 1, (height >> square) + 1
+    # With a margin of one square; how much slots do is in 1/256, and those coded last count most.
+    active = np.full((4, rows + 2, columns + 2), 32, np.int64)
+    latest = np.full((3, rows + 2, columns + 2), -1, np.int64)
     for n in range(len(flags)):
         if classes[n] < 0:
             revived = np.int64(0)
@@ -753,39 +887,79 @@ def code_slots(coder: Any, between: Any, classes: Any, places: Any, before: Any,
                 revived = _bit(coder, REVIVALS, np.int64((flags[n] & REVIVED) > 0))
             flags[n] = REVIVED * revived
             continue
-        row: Any = max(np.int64(places[n, 1]) >> _NEIGHBOURHOOD, 0)
-        column: Any = max(np.int64(places[n, 0]) >> _NEIGHBOURHOOD, 0)
-        near = 2 * active[row, column]
-        near += active[row, max(column - 1, 0)] + active[max(row - 1, 0), column]
-        near = min(near >> 8, _NEAR_CONTEXTS - 1)
-        done = np.int64(0)
+        row: Any = min(max(np.int64(places[n, 1]) >> square, 0), rows - 1)
+        column: Any = min(max(np.int64(places[n, 0]) >> square, 0), columns - 1)
+        row += 1
+        column += 1
+        level: Any = min(np.int64(classes[n]), _SLOT_CLASSES - 1)
+        done: Any = np.int64(0)
         for group in range(3):
-            context = (done * 2 + (np.int64(before[n]) >> group & 1)) * _NEAR_CONTEXTS + near
-            index = FLAGS + (kind * 3 + group) * _FLAG_CONTEXTS + context
-            done |= _bit(coder, index, np.int64(flags[n]) >> group & 1) << group
+            base = (kind * 3 + group) * 4 + done
+            anchor: Any = np.int64(anchors[n]) >> group & kind
+            bit = _mixed(
+                coder,
+                FLAG_MIX + kind * 3 + group,
+                FLAGS_BEFORE + base * 8 + (np.int64(before[n]) & 7),
+                FLAGS_NEAR + base * _ACTIVITIES + _activity(active[group], row, column),
+                FLAGS_CLASS + (base * 2 + anchor) * _SLOT_CLASSES + level,
+                np.int64(flags[n]) >> group & 1,
+            )
+            done |= bit << group
+            active[group, row, column] += ((256 if bit else 0) - active[group, row, column]) >> 1
         start = np.int64(0)
         for group in range(3):
-            width = channels if group == 2 else 2 + group
-            if done >> group & 1:
-                some = np.int64(0)
-                for place in range(start, start + width):
-                    delta = _signed(
-                        coder,
-                        DELTAS + ((kind * _MOST_DELTAS + place) * 2 + some) * _LENGTHS,
-                        DELTA_DIGITS + (kind * 3 + group) * _DIGIT_MODELS,
-                        DELTA_SIGNS + kind * _MOST_DELTAS + place,
-                        np.int64(deltas[n, place]),
-                    )
-                    deltas[n, place] = delta
-                    if delta:
-                        some = np.int64(1)
-            else:
-                for place in range(start, start + width):
+            number = channels if group == 2 else 2 + group
+            some = np.int64(0)
+            behind: Any = np.int64(0)
+            last = np.int64(0)
+            other = _beside(latest[group], row, column)
+            for place in range(start, start + number):
+                if not done >> group & 1:
                     deltas[n, place] = 0
-            start += width
-        if not done and not between and _bit(coder, REMOVALS + near, np.int64((flags[n] & REMOVED) > 0)):
-            done = np.int64(REMOVED)
-            if _bit(coder, REVIVALS + 1, np.int64((flags[n] & REVIVED) > 0)):
-                done |= REVIVED
+                    continue
+                theirs = np.int64(deltas[other, place]) if other >= 0 else np.int64(0)
+                beside: Any = min(_digits(abs(theirs)), _BESIDE - 2) if other >= 0 else np.int64(_BESIDE - 1)
+                delta = np.int64(deltas[n, place])
+                history = (kind * _MOST_DELTAS + place) * _BEHIND + min(_digits(behind), _BEHIND - 1)
+                value = _mixed_magnitude(
+                    coder,
+                    DELTA_MIX + group * _LENGTHS,
+                    DELTAS_CLASS + ((place * 2 + some) * _SLOT_CLASSES + level) * _LENGTHS,
+                    DELTAS_BEHIND + history * _LENGTHS,
+                    DELTAS_BESIDE + (place * _BESIDE + beside) * _LENGTHS,
+                    DELTA_DIGITS + (kind * 3 + group) * _DIGIT_MODELS,
+                    np.int64(0),
+                    abs(delta),
+                )
+                behind += value
+                if value:
+                    some = np.int64(1)
+                    negative = _mixed(
+                        coder,
+                        DELTA_SIGN_MIX + group,
+                        DELTA_SIGNS + place,
+                        DELTA_SIGNS + (1 + _sign(theirs) + 1) * _MOST_DELTAS + place,
+                        DELTA_SIGNS + (4 + last + 1) * _MOST_DELTAS + place,
+                        np.int64(delta < 0),
+                    )
+                    value *= 1 - 2 * negative
+                last = _sign(value)
+                deltas[n, place] = value
+            if done >> group & 1:
+                latest[group, row, column] = n
+            start += number
+        if not done and not between:
+            gone = _mixed(
+                coder,
+                np.int64(REMOVAL_MIX),
+                REMOVALS + level,
+                REMOVALS + _SLOT_CLASSES + (np.int64(before[n]) & 7),
+                REMOVALS + _SLOT_CLASSES + 8 + _activity(active[3], row, column),
+                np.int64((flags[n] & REMOVED) > 0),
+            )
+            active[3, row, column] += ((256 if gone else 0) - active[3, row, column]) >> 1
+            if gone:
+                done = np.int64(REMOVED)
+                if _bit(coder, REVIVALS + 1, np.int64((flags[n] & REVIVED) > 0)):
+                    done |= REVIVED
         flags[n] = done
-        active[row, column] += ((256 if done else 0) - active[row, column]) >> 1

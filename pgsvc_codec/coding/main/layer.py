@@ -68,6 +68,7 @@ class _State:
         self._grid = grid_shape(width, height)
         self._models = initial_models(layer)
         self._flags = [np.zeros(0, np.int32), np.zeros(0, np.int32)]  # of the last P and the last B payload
+        self._field: MotionField | None = None  # of the last P payload that had one, in the base
         self._steps = [0, 0]  # indices of the last P and B payload that had any
 
     def predicted(self, step: FrameStep, field: MotionField | None) -> Slots:
@@ -102,10 +103,10 @@ class _State:
         if flags is not None:
             self._flags[_kind(step)] = flags
 
-    def _before(self, step: FrameStep, number: int) -> IntArray:
-        """[N] flags of the slots in the payload of this kind before."""
-        flags = self._flags[_kind(step)][:number]
-        return np.pad(flags, (0, number - len(flags)))
+    def _before(self, step: FrameStep, number: int) -> tuple[IntArray, IntArray]:
+        """[N] flags of the slots in the payload of this kind before, and in the last P payload."""
+        ours, anchors = (flags[:number] for flags in (self._flags[_kind(step)], self._flags[0]))
+        return np.pad(ours, (0, number - len(ours))), np.pad(anchors, (0, number - len(anchors)))
 
 
 class LayerEncoder(_State):
@@ -148,7 +149,7 @@ class LayerEncoder(_State):
         kernels.code_bits(coder, 1, len(state) > 0)
         if len(state):
             kernels.code_bits(coder, _STEP_BITS, step_index)
-            write_whole(coder, symbols, self._grid, sparse=False)
+            write_whole(coder, symbols, step_of(step_index), self._grid, sparse=False)
         self._models = kernels.models_of(coder)
         self.state, self.order = state[order], order
         slots = Slots(self.state, np.zeros(len(state), np.int32))
@@ -212,7 +213,7 @@ class LayerEncoder(_State):
                     codes = background
                 kernels.code_flag(coder, _MOTION, field is not None)
                 if field is not None:
-                    write_field(coder, field)
+                    write_field(coder, field, self._field)
         elif background is not None:
             raise ValueError(f"background: got one in layer {self.layer}, allowed in layer 0")
         kind = _kind(step)
@@ -227,17 +228,19 @@ class LayerEncoder(_State):
             kernels.code_slots(
                 coder,
                 kind,
+                self._size,
                 slot_classes(predicted.state, step_of(step_index)),
                 predicted.state.positions,
-                self._before(step, number),
+                *self._before(step, number),
                 flags,
                 change.deltas,
             )
             if not between:
                 kernels.code_number(coder, change.added)
                 if len(change.new.cells):
-                    write_whole(coder, change.new, self._grid, sparse=True)
+                    write_whole(coder, change.new, step_of(step_index), self._grid, sparse=True)
         self._models = kernels.models_of(coder)
+        self._field = field or self._field
         self.state, self.order = change.state, change.order
         births = births_of(predicted, change.flags, len(targets), step.display)
         self._keep(step, Slots(change.state, births), codes, change.flags)
@@ -317,7 +320,7 @@ class LayerDecoder(_State):
             if kind == 0:
                 if kernels.code_flag(coder, _NEW_BACKGROUND, 0):
                     background = self._read_background(coder)
-                field = read_field(coder, *self._size) if kernels.code_flag(coder, _MOTION, 0) else None
+                field = read_field(coder, *self._size, self._field) if kernels.code_flag(coder, _MOTION, 0) else None
                 self.field = field
         predicted = self.predicted(step, field)
         number = len(predicted.state)
@@ -330,7 +333,7 @@ class LayerDecoder(_State):
             deltas = np.zeros((number, 5 + self.channels), np.int32)
             classes = slot_classes(predicted.state, size)
             places = predicted.state.positions
-            kernels.code_slots(coder, kind, classes, places, self._before(step, number), flags, deltas)
+            kernels.code_slots(coder, kind, self._size, classes, places, *self._before(step, number), flags, deltas)
             new = SplatState.empty(self.channels)
             added = 0
             if kind == 0:
@@ -343,6 +346,7 @@ class LayerDecoder(_State):
             state = assembled(predicted.state, flags, deltas, new, size)
             slots = Slots(state, births_of(predicted, flags, len(state), step.display))
         self._finish(coder, payload, "PB"[kind])
+        self._field = field or self._field
         self._keep(step, slots, background, flags)
         return slots.state
 
