@@ -26,8 +26,10 @@ from pgsvc_codec.train.main.whole_layer import WholeLayer
 from pgsvc_codec.train.objective import Objective
 
 _BIRTHS = 0.5  # of a layer's splats are offered as new ones in a pass
-_BIRTH_TURNS = range(1, 4)  # passes that offer them
+_BIRTH_TURNS = range(1, 4)  # passes that offer them; further ones where a layer has too few bits
 _QUIET = 2  # passes that follow for them to find their place
+_BALANCE = 1.0  # exponent of prices over shares, for each pass
+_MOST_CHANGE = 1.0  # of the logarithm of a price, in a pass
 
 
 class Refined(NamedTuple):
@@ -37,6 +39,7 @@ class Refined(NamedTuple):
     cost: float  # J
     squared_error: NDArray[np.float64]  # [levels] H W times the mean squared error, summed over planes
     bits: list[float]  # estimate, of each layer
+    prices: list[float]  # of a bit of each layer in the last pass, as in J
 
 
 class RefinedInter(NamedTuple):
@@ -58,8 +61,9 @@ def refine_intra(
     level_weights: Sequence[float],
     *,
     opponent: bool,
-    passes: int = 4,
+    passes: int = 8,
     births: bool = True,
+    shares: Sequence[float] | None = None,
 ) -> Refined:
     """Fit the splats of an I-frame to their lattices.
 
@@ -73,6 +77,8 @@ def refine_intra(
         opponent: the stream is RGB, so amplitudes lie on opponent axes.
         passes: over all splats; none leave every splat on the lattice point nearest to it.
         births: new splats are tried between passes, where there are enough of them.
+        shares: of the bits that each layer should have at least; prices fall, from `lambdas` on, for layers that have
+            less, so that splats stay and are born there.  None: prices stay, wherever bits go.
     """
     size = (objective.width, objective.height)
     settled = [
@@ -81,13 +87,26 @@ def refine_intra(
     ]
     shown = [layer.splats() for layer in settled]
     residuals = Residuals(objective, background, shown, level_weights, opponent=opponent)
+    prices = np.array(lambdas, np.float64)
     for turn in range(passes):
-        share = _BIRTHS if births and turn in _BIRTH_TURNS and turn + _QUIET < passes else 0.0
         for index, layer in enumerate(settled):
-            layer.settle(residuals, index, lambdas[index], share)
+            wanting = turn in _BIRTH_TURNS or prices[index] < lambdas[index]
+            bears = births and wanting and turn + _QUIET < passes
+            layer.settle(residuals, index, prices[index], _BIRTHS if bears else 0.0)
+        if shares is not None and turn + 1 < passes:
+            prices = _balanced(prices, lambdas, [layer.bits() for layer in settled], shares)
     bits = [layer.bits() for layer in settled]
-    cost = residuals.loss() + float(np.dot(lambdas, bits))
-    return Refined([layer.state() for layer in settled], cost, residuals.squared_error(), bits)
+    cost = residuals.loss() + float(np.dot(prices, bits))
+    return Refined([layer.state() for layer in settled], cost, residuals.squared_error(), bits, prices.tolist())
+
+
+def _balanced(
+    prices: NDArray[np.float64], highest: Sequence[float], bits: Sequence[float], shares: Sequence[float]
+) -> NDArray[np.float64]:
+    """Prices that bring layers nearer to the shares of bits that they should have at least."""
+    spent = np.maximum(bits, 1.0)
+    change = np.log(spent / spent.sum() / np.asarray(shares))
+    return np.minimum(prices * np.exp(np.clip(_BALANCE * change, -_MOST_CHANGE, _MOST_CHANGE)), highest)
 
 
 def refine_inter(

@@ -104,6 +104,21 @@ def test_births_take_off_what_is_worth_more_than_their_bits(fitted) -> None:
     assert sum(map(len, some.layers)) > sum(map(len, none.layers))
 
 
+def test_layers_get_the_shares_of_bits_that_they_should_have_at_least(fitted) -> None:
+    objective, opponent, background, layers = fitted
+    lambdas = [0.2 * (STEPS[STEP_INDEX] / 4096) ** 2] * 3
+    free, held = (
+        refine_intra(
+            objective, background, layers, [STEP_INDEX] * 3, lambdas, WEIGHTS, opponent=opponent, passes=8, shares=least
+        )
+        for least in (None, (0.2, 0.2, 0.2))
+    )
+    assert free.prices == lambdas
+    assert all(0 < price <= highest for price, highest in zip(held.prices, lambdas, strict=True))
+    least_free, least_held = (min(refined.bits) / sum(refined.bits) for refined in (free, held))
+    assert least_held > min(0.16, 2 * least_free)
+
+
 def test_nothing_to_refine() -> None:
     objective = objective_of(scene(*SIZE))
     empty = [Splats.empty(3)] * 3
