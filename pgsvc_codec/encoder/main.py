@@ -116,8 +116,7 @@ class MainGop:
         assert step.past is not None
         source = self._levels.read(self._frames[step.display])
         problem = self._problem(source.objective)
-        iterations = self._plan.iterations_intra
-        effort = Effort(max(iterations * 30 // 500, 1), max(iterations * 10 // 500, 1))
+        effort = Effort.beside(self._plan.iterations_intra)
         own = _shifted(step, self._first)
         if step.future is None:
             assert own.past is not None
