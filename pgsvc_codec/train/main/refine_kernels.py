@@ -256,6 +256,19 @@ def _describe(splat, position, shape, amplitudes, opponent):
 
 
 @njit(cache=True, error_model="numpy")
+def _inside(splat, floats, bounds):
+    """Whether all samples that a splat is worked on at lie within bounds: least x, end of x, least y, end of y."""
+    spacing = 0.0
+    for g in range(len(floats)):
+        spacing = max(spacing, 1.0 / floats[g, _ACROSS])
+    across = math.sqrt(splat[5]) * splat[2]
+    down = math.sqrt(splat[5] * (1.0 + splat[3] * splat[3])) * splat[4]
+    if splat[0] - across < bounds[0] or splat[0] + across + LANES * spacing >= bounds[1]:
+        return False
+    return splat[1] - down >= bounds[2] and splat[1] + down < bounds[3]
+
+
+@njit(cache=True, error_model="numpy")
 def _aim(splat, sums, energy, share, target):
     """Where the Gauss-Newton step, or a share of it, takes a splat: x, y in pixels, log2 l1, log2 l3, twist z1.
 
@@ -468,7 +481,7 @@ def _is_one_of(position, shape, positions, shapes, first, last):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def refine_whole(field, whole, floats, order, state, painted, step, rate, costs, most, opponent):
+def refine_whole(field, whole, floats, order, bounds, state, painted, step, rate, costs, most, opponent):
     """One pass over splats coded whole, in the given order, each held against the residual that the others leave.
 
     Args:
@@ -477,6 +490,7 @@ def refine_whole(field, whole, floats, order, state, painted, step, rate, costs,
             channel, number of planes.
         floats: [G, 5] of each grid: x and y of the first sample, samples per pixel across and down, weight.
         order: int64, which splats.
+        bounds: [4] of the samples that may be worked on, see `visits.Tile`; all splats are within.
         state: positions, shapes int32 and symbols of amplitudes [N, 3] int32; changed in place.  Splats without any
             amplitude are not there, and do not come back.
         painted: [N, 3] amplitudes that the residual lacks; where they are not the symbols', a splat is not on its
@@ -536,8 +550,12 @@ def refine_whole(field, whole, floats, order, state, painted, step, rate, costs,
             best_symbols[:] = symbols[n]
         _best_colors(sums, step, rate, costs, 0, 8, chosen, prices)
         if not fresh and prices[old_level] + fixed < best:
-            best = prices[old_level] + fixed
-            best_symbols[:] = chosen[old_level]
+            for c in range(3):
+                wanted[c] = chosen[old_level, c] * step
+            _describe(trial, positions[n], shapes[n], wanted, opponent)
+            if _inside(trial, floats, bounds):
+                best = prices[old_level] + fixed
+                best_symbols[:] = chosen[old_level]
 
         # other places and shapes, in the one or two classes that seem best
         now[0], now[1] = shapes[n, 0] * _LOG_UNIT, shapes[n, 2] * _LOG_UNIT
@@ -569,10 +587,17 @@ def refine_whole(field, whole, floats, order, state, painted, step, rate, costs,
             for c in range(3):
                 wanted[c] = chosen[level, c] * step
             _describe(trial, position, shape, wanted, opponent)
+            if not _inside(trial, floats, bounds):
+                continue
             _pull(field, whole, floats, trial, buffers, others)
             _best_colors(others, step, rate, costs, level, level, chosen_there, prices_there)
             fixed = rate * (_shape_bits(costs, level, shape) + _cell_bits(costs, positions[n], position))
-            if prices_there[level] + fixed < best:
+            if prices_there[level] + fixed >= best:
+                continue
+            for c in range(3):
+                wanted[c] = chosen_there[level, c] * step
+            _describe(trial, position, shape, wanted, opponent)
+            if _inside(trial, floats, bounds):
                 best = prices_there[level] + fixed
                 best_symbols[:] = chosen_there[level]
                 best_position[:], best_shape[:] = position, shape
@@ -734,6 +759,7 @@ def refine_slots(
     whole,
     floats,
     order,
+    bounds,
     state,
     modes,
     painted,
@@ -749,7 +775,7 @@ def refine_slots(
     """One pass over slots that change what is predicted for them, as `refine_whole` goes over splats coded whole.
 
     Args:
-        field: see `refine_whole`; likewise whole, floats, order and opponent.
+        field: see `refine_whole`; likewise whole, floats, order, bounds and opponent.
         state: positions, shapes and amplitudes [N, 3] int32; changed in place.
         modes: int32 [N] which groups change, see `REMOVED_MODE`; -1 of slots that are not on their lattice yet.
         painted: [N, 3] amplitudes that the residual lacks; changed in place.
@@ -822,7 +848,10 @@ def refine_slots(
             for change in range(2):
                 mode = modes[n] & 3 | 4 * change
                 cost = (colored if change else still) + rate * (bits + flags[n, mode])
-                if cost < best:
+                for c in range(channels):
+                    wanted[c] = (expected_amplitudes[n, c] + (moved[5 + c] * step if change else 0)) / 4096.0
+                _describe(trial, positions[n], shapes[n], wanted, opponent)
+                if cost < best and _inside(trial, floats, bounds):
                     best, best_mode = cost, mode
                     best_position[:], best_shape[:] = positions[n], shapes[n]
                     for c in range(channels):
@@ -867,13 +896,18 @@ def refine_slots(
                 for c in range(channels):
                     wanted[c] = (expected_amplitudes[n, c] + moved[5 + c] * step) / 4096.0
                 _describe(trial, position, shape, wanted, opponent)
+                if not _inside(trial, floats, bounds):
+                    continue
                 _pull(field, whole, floats, trial, buffers, others)
                 still_there, colored_there = _color_deltas(
                     others, expected_amplitudes[n], step, unit, rate, deltas, tried
                 )
                 for change in range(2):
                     cost = (colored_there if change else still_there) + rate * (bits + flags[n, mode | 4 * change])
-                    if cost < best:
+                    for c in range(channels):
+                        wanted[c] = (expected_amplitudes[n, c] + (tried[5 + c] * step if change else 0)) / 4096.0
+                    _describe(trial, position, shape, wanted, opponent)
+                    if cost < best and _inside(trial, floats, bounds):
                         best, best_mode = cost, mode | 4 * change
                         best_position[:], best_shape[:] = position, shape
                         for c in range(channels):

@@ -28,6 +28,11 @@ class LayerField(NamedTuple):
     weight: float  # sum_k>=l w_k
     first: int  # of the grids of the largest levels
 
+    @property
+    def spacing(self) -> float:
+        """Pixels from sample to sample of the coarsest grid."""
+        return float(1 / self.floats[:, 2:4].min())
+
     def planes(self) -> UnitFrame:
         """Those of the largest levels, as pictures; a copy."""
         planes: list[NDArray[np.float32]] = []

@@ -21,7 +21,8 @@ from pgsvc_codec.train.main.refine_kernels import REMOVED_MODE, refine_slots
 from pgsvc_codec.train.main.residuals import Residuals
 from pgsvc_codec.train.main.rounding import round_whole
 from pgsvc_codec.train.main.slot_costs import modes_of, slot_bits, slot_costs
-from pgsvc_codec.train.main.whole_layer import WholeLayer, finely, visiting_order, widened
+from pgsvc_codec.train.main.visits import visits
+from pgsvc_codec.train.main.whole_layer import WholeLayer, finely, widened
 
 _LIMITS = np.array([MIN_POSITION, MAX_POSITION, MIN_LOG_LENGTH, MAX_LOG_LENGTH, MAX_SHEAR], np.int64)
 _REVIVAL_BITS = 3.0  # of the flags that say a slot holds a new splat
@@ -115,20 +116,10 @@ class SlotLayer:
         modes = np.full_like(self._modes, -1) if self._loose else self._modes.copy()
         painted = self._painted.copy()
         predicted = self._predicted.positions, self._predicted.shapes, widened(self._predicted.amplitudes)
-        refine_slots(
-            *field[:3],
-            visiting_order(self._predicted.positions),
-            state,
-            modes,
-            painted,
-            predicted,
-            self._step,
-            rate / field.weight,
-            *self._costs,
-            _LIMITS,
-            self._removable,
-            self._opponent,
-        )
+        rest = state, modes, painted, predicted, self._step, rate / field.weight, *self._costs
+        ends = _LIMITS, self._removable, self._opponent
+        order = visits([predicted[:2], state[:2]], field.spacing)
+        order.go(lambda rows, bounds: refine_slots(*field[:3], rows, bounds, *rest, *ends))
         residuals.change(layer, before, field.samples)
         self._positions, self._shapes, self._amplitudes = state
         self._painted = painted

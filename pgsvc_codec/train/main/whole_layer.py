@@ -21,8 +21,8 @@ from pgsvc_codec.train.births import find_births
 from pgsvc_codec.train.main.refine_kernels import refine_whole, show_splats
 from pgsvc_codec.train.main.residuals import LayerField, Residuals
 from pgsvc_codec.train.main.rounding import round_whole
+from pgsvc_codec.train.main.visits import visits
 
-_CELL_BITS = 5  # log2 of the side of the cells, in pixels, that splats are visited by
 _BIRTH_BITS = 14.0  # that a birth must be worth; about half of what a splat costs, for its place and shape get better
 _FEWEST_BIRTHS = 16  # that a layer is offered, however small
 
@@ -52,12 +52,6 @@ def finely(
         np.clip(np.rint(shapes), lowest, highest).astype(np.int32),
         painted,
     )
-
-
-def visiting_order(positions: IntArray) -> NDArray[np.int64]:
-    """Rows by cells, so that what is worked on lies close together."""
-    cells = positions >> _CELL_BITS + POSITION_BITS
-    return np.lexsort((cells[:, 0], cells[:, 1])).astype(np.int64)
 
 
 class WholeLayer:
@@ -153,8 +147,10 @@ class WholeLayer:
         state = self._positions.copy(), self._shapes.copy(), self._symbols.copy()
         painted = self._painted.copy()
         ends = np.array(self._size, np.int64) << POSITION_BITS
-        order = visiting_order(self._positions)
-        refine_whole(*field[:3], order, state, painted, self._unit, rate / field.weight, costs, ends, self._opponent)
+        prices = rate / field.weight
+        rest = state, painted, self._unit, prices, costs, ends, self._opponent
+        order = visits([state[:2]], field.spacing)
+        order.go(lambda rows, bounds: refine_whole(*field[:3], rows, bounds, *rest))
         residuals.change(layer, before, field.samples)
         kept = state[2].any(axis=1)
         self._positions, self._shapes, self._symbols = (part[kept] for part in state)
