@@ -22,6 +22,8 @@ from pgsvc_codec.train.main.refine import RefinedInter, refine_inter
 # refer to need not be as good.
 _ANCHOR_PRICE = 3.0
 _BETWEEN_PRICES = (6.0, 8.0, 12.0, 12.0)
+_HOLD = 3.0  # power by which prices fall as errors rise
+_TINY = 1e-12
 _TRIAL_PRICE = 8.0  # at which the bits of all frames of a GOP are worth their error
 _TRIAL_FRAMES = 8  # that both ways are tried on
 _LARGE, _HUGE = 480 * 320, 1600 * 900  # pixels from which on fields are coarser
@@ -51,6 +53,16 @@ class InterTargets(NamedTuple):
     field: MotionField | None  # none in a B-frame
     squared_error: NDArray[np.float64]  # [levels] H W times the mean squared error, summed over planes
     bits: list[float]  # estimate, without the field
+
+
+def held_price(error: float, first: float) -> float:
+    """Price of bits in the frames to come, so that quality neither sinks nor rises far from that of the I-frame.
+
+    Args:
+        error: squared error of the last anchor's top level.
+        first: likewise of the I-frame.
+    """
+    return min(max((first / max(error, _TINY)) ** _HOLD, 1 / _ANCHOR_PRICE), 2.0) if first > 0 else 1.0
 
 
 def field_spacing(size: tuple[int, int]) -> int:

@@ -12,7 +12,7 @@ from pgsvc_codec.coding.main.predict import Slots
 from pgsvc_codec.coding.main.state import splats_of
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.fit import fit_float
-from pgsvc_codec.train.main.gop import Effort, choose_distance, field_spacing, fit_anchor, fit_between
+from pgsvc_codec.train.main.gop import Effort, choose_distance, field_spacing, fit_anchor, fit_between, held_price
 from pgsvc_codec.train.main.inter import InterProblem
 from pgsvc_codec.train.main.refine import refine_intra
 
@@ -136,3 +136,12 @@ def test_short_gops_have_a_distance(first, frames):
 )
 def test_fields_are_coarser_in_larger_frames(size, spacing):
     assert field_spacing(size) == spacing
+
+
+def test_prices_hold_the_quality():
+    assert held_price(2.0, 2.0) == 1.0
+    assert held_price(0.0, 0.0) == 1.0
+    prices = [held_price(error, 2.0) for error in (0.0, 1.0, 1.9, 2.0, 2.2, 2.5, 9.0)]
+    assert prices == sorted(prices, reverse=True)
+    assert prices[0] == 2.0
+    assert prices[-1] == pytest.approx(1 / 3)
