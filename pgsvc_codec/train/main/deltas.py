@@ -82,10 +82,11 @@ class Deltas:
         )
         step = np.repeat(np.array(steps) / (1 << AMPLITUDE_BITS), sizes)
         fine = np.exp2(-classes)[:, None]
-        self.units = np.concatenate(
-            [fine * [1, 1, _OCTAVE, 1, _OCTAVE], np.repeat(step[:, None], channels, axis=1)], axis=1
+        self.units = np.asfortranarray(
+            np.concatenate([fine * [1, 1, _OCTAVE, 1, _OCTAVE], np.repeat(step[:, None], channels, axis=1)], axis=1)
         )
-        self.changes = np.zeros((count, 5 + channels))
+        # columns lie together: there are few of them, and most work goes along them
+        self.changes = np.zeros((count, 5 + channels), order="F")
         self.is_new = np.zeros(count, np.bool_)
         self.is_idle: NDArray[np.bool_] = np.all(self._amplitudes == 0, axis=1)
         self.layers = np.repeat(np.arange(len(sizes)), sizes)  # [N] of each slot
