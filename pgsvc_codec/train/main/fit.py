@@ -9,18 +9,17 @@ layer that has more of the bits than it should pays more for each.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.main.state import AMPLITUDE_BITS, STEPS
 from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.births import find_births
 from pgsvc_codec.train.descent import single_threaded_torch
+from pgsvc_codec.train.main.aim import CODED_STEP, Aim, coded_step
 from pgsvc_codec.train.main.model import GrowingAdam, RatedModel
 from pgsvc_codec.train.main.rate import Rate
 from pgsvc_codec.train.objective import Objective
@@ -30,23 +29,28 @@ from pgsvc_codec.train.schedule import half_cosine
 from pgsvc_codec.train.start import mean_background, start_splats
 from pgsvc_codec.train.tuning import DEFAULTS, Limits
 
-LIMITS = Limits(shortest=0.35, longest=8.0, thinnest=0.2, ridge=0.0)
+__all__ = ["CODED_STEP", "LIMITS", "PRICE", "REFINED_PRICE", "Aim", "IntraFit", "fit_intra_main", "variation"]
 
+LIMITS = Limits(shortest=0.35, longest=8.0, thinnest=0.2, ridge=0.0)  # the lattice ends at a quarter of a pixel
 PRICE = 0.15  # squared error that a bit is worth in the fit, in D^2
 REFINED_PRICE = 0.3  # likewise in the refinement
-CODED_STEP = 2.5  # of D: neighbours absorb each other's errors when splats are rounded one by one
 
 _RAMP = (0.1, 0.3)  # of the iterations, in which the price of a bit rises to what it is
-_NOISY = 0.3  # of the iterations go by before parameters shake
 _PRUNED = (0.3, 0.9)  # of the iterations
 _BORN = 0.7  # of the iterations, the end of births
-_INTERVAL = 25  # iterations from one pruning to the next
+_ADAPTED = 60  # times in a fit that splats may go and come
+_INTERVAL = (4, 25)  # iterations from one such time to the next, at least and at most
 _LEAST = 0.125  # of D: splats of smaller amplitudes go
+_GONE_AT_A_TIME = 0.15  # of a layer; shares cannot be kept by splats that are gone
 _BIRTH_YIELD = 0.9  # of the matched filter's gain is left once neighbours have found the error too
 _BORN_AT_A_TIME = 0.2  # of a layer
 _PULL = 3.0  # power of a layer's share over the wanted one by which its price rises
+_LASTING_PULL = 0.05  # likewise, and stays
+_MOST_PULL = 100.0  # lasting
+_STEERING = 0.15  # power of the number of splats over the wanted one by which D rises, each time
+_STARTED = 0.04  # splats to begin with, per unit of the picture's variation over D
+_LEFT = 0.18  # of them in the end
 _WARMUP = 3
-_START = 0.04  # splats per pixel of variation over D
 
 
 class IntraFit(NamedTuple):
@@ -59,51 +63,14 @@ class IntraFit(NamedTuple):
     level_weights: list[float]
 
 
-class Aim(NamedTuple):
-    """What a fit is to reach.
-
-    Attributes:
-        step: D of the top layer in unit values, before it is widened for coding.
-        shares: of the bits, per layer; their sum is 1.
-        level_weights: of squared errors, per level.
-    """
-
-    step: float
-    shares: Sequence[float]
-    level_weights: Sequence[float]
-
-    @property
-    def weights(self) -> NDArray[np.float64]:
-        """[layers] of all levels that a layer is in."""
-        weights: NDArray[np.float64] = np.cumsum(np.asarray(self.level_weights, np.float64)[::-1])[::-1]
-        return weights
-
-    @property
-    def ratios(self) -> NDArray[np.float64]:
-        """[layers] price of a layer's bits over the top layer's, before shares are looked at.
-
-        At its own rate a level gains more from a bit the less it has: squared errors fall about as rate^-0.7.
-        """
-        reached = np.cumsum(self.shares)
-        slopes = np.asarray(self.level_weights) * reached**-1.7
-        prices: NDArray[np.float64] = np.cumsum(slopes[::-1])[::-1]
-        return prices / prices[-1]
-
-    @property
-    def steps(self) -> NDArray[np.float64]:
-        """[layers] D in unit values: what a bit is worth, over what an error costs, is the same everywhere."""
-        steps: NDArray[np.float64] = self.step * np.sqrt(self.ratios * self.weights[-1] / self.weights)
-        return steps
-
-
-def coded_step(step: float) -> int:
-    """The index in `STEPS` for splats of a fit with step D in unit values."""
-    wanted = math.log2(CODED_STEP * step * (1 << AMPLITUDE_BITS) / STEPS[0])
-    return min(max(round(8 * wanted), 0), len(STEPS) - 1)
-
-
 def fit_intra_main(
-    objective: Objective, aim: Aim, iterations: int, rng: np.random.Generator, *, opponent: bool
+    objective: Objective,
+    aim: Aim,
+    iterations: int,
+    rng: np.random.Generator,
+    *,
+    opponent: bool,
+    background: NDArray[np.float32] | None = None,
 ) -> IntraFit:
     """Fit the splats of an I-frame.
 
@@ -111,8 +78,10 @@ def fit_intra_main(
         objective: of the frame, one level per layer.
         iterations: of the descent.
         opponent: the stream is RGB, so amplitudes lie on opponent axes.
+        background: [C] under the splats; None = the mean of the picture.
     """
-    background = mean_background(objective.targets[-1].picture)
+    if background is None:
+        background = mean_background(objective.targets[-1].picture)
     fit = _Fit(objective, background, aim, iterations, rng, opponent=opponent)
     with single_threaded_torch():
         fit.run()
@@ -120,24 +89,30 @@ def fit_intra_main(
     return IntraFit(
         background,
         [splats[rows] for rows in fit.model.layers],
-        [coded_step(float(step)) for step in aim.steps],
+        [coded_step(float(step)) for step in fit.steps],
         [float(REFINED_PRICE / PRICE * price) for price in fit.prices],
-        list(aim.level_weights),
+        fit.level_weights,
     )
 
 
-def start_count(objective: Objective, step: float) -> int:
-    """Splats to begin with, a multiple of those that will be left: by how much the picture varies, over D."""
-    height, width = objective.targets[-1].picture[0].shape
-    variation = 0.0
+def variation(objective: Objective) -> float:
+    """Mean difference of neighbours, summed over planes and directions, times the pixels of the frame."""
+    total = 0.0
     for plane in objective.targets[-1].picture:
-        across, down = np.abs(np.diff(plane, axis=1)).mean(), np.abs(np.diff(plane, axis=0)).mean()
-        variation += float(across + down) if plane.size > 1 else 0.0
-    return min(int(_START * variation * width * height / step), width * height)
+        for axis in (0, 1):
+            if plane.shape[axis] > 1:
+                total += float(np.abs(np.diff(plane, axis=axis)).mean(dtype=np.float64))
+    return total * objective.width * objective.height
 
 
 class _Fit:
-    """A fit as it goes on."""
+    """A fit as it goes on.
+
+    Attributes:
+        model: changed in place.
+        prices: [layers] squared error that a bit is worth.
+        level_weights: of squared errors, per level.
+    """
 
     def __init__(
         self,
@@ -153,88 +128,113 @@ class _Fit:
         self._background = background
         self._aim = aim
         self._iterations = iterations
-        self._rng = rng
-        self._level_weights = [float(weight) for weight in aim.level_weights]
-        layers = objective.num_levels
-        shares = np.arange(1, layers + 1)  # upper layers start with more, being smaller and cheaper
-        count = max(start_count(objective, aim.step), 8 * layers)
-        ends = [math.ceil(end) for end in np.cumsum(shares) / shares.sum() * count]
-        splats = start_splats(objective, background, ends, rng)
+        self._step = aim.step  # D of the top layer
+        self._lasting = np.ones(objective.num_levels)  # [layers] part of the prices that stays
+        self.level_weights = [float(weight) for weight in aim.level_weights]
         size = (objective.width, objective.height)
+        started = self._start()
+        upper = np.arange(1, objective.num_levels + 1)  # higher layers have more splats, which are smaller
+        ends = [math.ceil(end) for end in np.cumsum(upper) / upper.sum() * started]
+        splats = start_splats(objective, background, ends, rng)
         self.model = RatedModel(splats, ends, *size, LIMITS, opponent=opponent)
-        pixels_per_splat = objective.width * objective.height / count
         tuning = DEFAULTS
-        rates = (tuning.offset_rate, tuning.shape_rate, tuning.amplitude_rate * math.sqrt(pixels_per_splat))
+        rates = (tuning.offset_rate, tuning.shape_rate, tuning.amplitude_rate * math.sqrt(math.prod(size) / started))
         self._optimizer = GrowingAdam(self.model.parameters(), rates, betas_of(tuning, iterations))
-        self.prices = PRICE * aim.step**2 * aim.ratios  # [layers]
+        self._refresh(np.ones(objective.num_levels))
+
+    def _start(self) -> int:
+        """Splats to begin with."""
+        objective, wanted = self._objective, self._aim.splats
+        extent = _STARTED * variation(objective)
+        if wanted is None:
+            most = max(objective.width * objective.height, 8 * objective.num_levels)
+            return min(max(int(extent / self._step), 8 * objective.num_levels), most)
+        self._step = min(max(extent * _LEFT / wanted, 1e-3), 8.0)
+        return math.ceil(wanted / _LEFT)
+
+    @property
+    def steps(self) -> NDArray[np.float64]:
+        """[layers] D in unit values."""
+        return self._step * self._aim.step_ratios
 
     def run(self) -> None:
         """All iterations."""
-        model, objective, weights = self.model, self._objective, self._level_weights
+        model, objective, weights = self.model, self._objective, self.level_weights
         scale = half_cosine(self._iterations, _WARMUP)
-        self._refresh()
-        for iteration in range(self._iterations if len(model) else 0):
+        interval = min(max(self._iterations // _ADAPTED, _INTERVAL[0]), _INTERVAL[1])
+        for iteration in range(self._iterations):
+            if not len(model):  # nothing is worth its bits
+                return
             done = iteration / self._iterations
             ramp = min(max((done - _RAMP[0]) / (_RAMP[1] - _RAMP[0]), 0.0), 1.0)
-            noisy = done >= _NOISY
-            if noisy:
-                model.perturb(self._densities.step, self._rng)
             splats = model.splats()
             step = objective.step(splats, self._background, model.ends, weights)
             model.set_gradients(step.moments)
-            if noisy:
-                model.restore()
             rate = model.rate(self._densities)
             model.add_rate(rate, ramp * self._row_prices)
             self._optimizer.step(scale(iteration))
             model.settle()
-            turn, wait = divmod(iteration + 1, _INTERVAL)
+            turn, wait = divmod(iteration + 1, interval)
             if wait == 0:
                 self._adapt(turn, done, ramp, splats, step, rate)
-                if not len(model):
-                    return
 
     def _adapt(self, turn: int, done: float, ramp: float, splats: Splats, step: StepResult, rate: Rate) -> None:
-        """Let splats go and come, and look at the shares."""
+        """Let splats go and come, and look at their number and the shares.
+
+        Args:
+            turn: how many such times there were.
+            done: share of the iterations.
+            ramp: share of the prices that counts by now.
+            splats: at which `step` was taken.
+            rate: of these splats.
+        """
         model = self.model
-        if done >= _PRUNED[0]:
-            self._share(rate)
-        residual_of = turn // 2 % len(model.ends) if turn % 2 == 0 and done <= _BORN else None
+        bits = np.array([float(rate.bits[rows].sum()) for rows in model.layers]).clip(min=1.0)
+        excess = bits / bits.sum() / np.asarray(self._aim.shares)
         births = None
-        if residual_of is not None:
-            births = self._births(residual_of, splats, rate)
-        if births is not None and len(births):
-            at = model.ends[residual_of]
-            model.insert(residual_of, births)
-            self._optimizer.insert(model.parameters(), at, len(births))
-        elif births is None and _PRUNED[0] <= done <= _PRUNED[1]:
-            costs = removal_costs(splats, step, self._level_weights, model.ends)
+        if turn % 2 and done <= _BORN:
+            layer = int(np.argmin(excess)) if excess.min() < 0.8 else turn // 2 % len(model.ends)
+            births = layer, self._births(layer, splats, rate)
+        if _PRUNED[0] <= done <= _PRUNED[1]:
             worth = ramp * (self._row_prices * rate.bits).numpy()
-            strong = (model.amplitudes.abs().amax(1) >= _LEAST * self._densities.step).numpy()
-            rows = np.flatnonzero((costs >= worth) & strong)
-            model.keep(rows)
-            self._optimizer.keep(model.parameters(), rows)
-        self._refresh()
+            margins = removal_costs(splats, step, self.level_weights, model.ends) - worth
+            margins[(model.amplitudes.abs().amax(1) < _LEAST * self._densities.step).numpy()] = -np.inf
+            kept = np.concatenate([rows.start + _worthy(margins[rows]) for rows in model.layers])
+            model.keep(kept)
+            self._optimizer.keep(model.parameters(), kept)
+        if births is not None and len(births[1]):
+            layer, born = births
+            at = model.ends[layer]
+            model.insert(layer, born)
+            self._optimizer.insert(model.parameters(), at, len(born))
+        if _PRUNED[0] <= done <= _PRUNED[1]:
+            self._lasting = (self._lasting * excess**_LASTING_PULL).clip(1 / _MOST_PULL, _MOST_PULL)
+            if self._aim.splats is not None:
+                self._step *= (max(len(model), 1) / self._aim.splats) ** _STEERING
+        self._refresh(excess if done >= _PRUNED[0] else np.ones_like(excess))
 
     def _births(self, layer: int, splats: Splats, rate: Rate) -> Splats:
         """New splats for a layer that are worth their bits."""
         objective, rows = self._objective, self.model.layers[layer]
-        residual = objective.weighted_residual(layer, splats, self._background, self.model.ends, self._level_weights)
+        residual = objective.weighted_residual(layer, splats, self._background, self.model.ends, self.level_weights)
         count = rows.stop - rows.start
-        weight = float(sum(self._level_weights[k] for k in objective.peers(layer)))
+        weight = float(sum(self.level_weights[k] for k in objective.peers(layer)))
         most = max(int(_BORN_AT_A_TIME * count), 16)
         births = find_births(residual, weight, (objective.width, objective.height), max(count, 1), most)
-        bits = float(rate.bits[rows].mean()) if count else float(rate.bits.mean())
+        bits = float((rate.bits[rows] if count else rate.bits).mean())
         return births.splats[_BIRTH_YIELD * births.gains > bits * self.prices[layer]]
 
-    def _share(self, rate: Rate) -> None:
-        """Prices by shares."""
-        bits = np.array([float(rate.bits[rows].sum()) for rows in self.model.layers]).clip(min=1.0)
-        pull = (bits / bits.sum() / np.asarray(self._aim.shares)) ** _PULL
-        self.prices = PRICE * self._aim.step**2 * self._aim.ratios * pull
-
-    def _refresh(self) -> None:
-        """What depends on which splats there are."""
-        self._densities = self.model.densities([float(step) for step in self._aim.steps])
+    def _refresh(self, excess: NDArray[np.float64]) -> None:
+        """What depends on which splats there are, and on the layers' shares over the wanted ones."""
+        self.prices = PRICE * self._step**2 * self._aim.ratios * self._lasting * excess**_PULL
+        self._densities = self.model.densities([float(step) for step in self.steps])
         sizes = np.diff([0, *self.model.ends])
         self._row_prices = torch.from_numpy(np.repeat(self.prices, sizes).astype(np.float32))
+
+
+def _worthy(margins: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Indices, ascending, of the splats of a layer that may stay: all that pay, and others if too many would go."""
+    most = int(_GONE_AT_A_TIME * len(margins)) + 1
+    order = np.argsort(margins, kind="stable")
+    gone = order[: min(most, int((margins < 0).sum()))]
+    return np.setdiff1d(np.arange(len(margins)), gone)

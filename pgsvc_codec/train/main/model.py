@@ -1,12 +1,7 @@
-"""The splats of a fit for the `main` profile: natural coordinates on its colour axes, noise of its quantiser, pruning.
-
-Rounding is a noise that a fit can be prepared for: in each iteration all parameters are moved at random within the
-steps that they will be rounded to, and the gradients taken there move the parameters themselves.
-"""
+"""The splats of a fit for the `main` profile: on its colour axes, with a price, and as many as are worth theirs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,7 +27,6 @@ class RatedModel(SplatModel):
         self, splats: Splats, ends: Sequence[int], width: int, height: int, limits: Limits, *, opponent: bool
     ) -> None:
         self._axes = OPPONENT.astype(np.float32) if opponent else np.eye(splats.channels, dtype=np.float32)
-        self._clean: tuple[torch.Tensor, ...] | None = None
         super().__init__(splats, ends, width, height, limits)
 
     def replace(self, rows: NDArray[np.integer], chosen: Splats) -> None:
@@ -74,33 +68,6 @@ class RatedModel(SplatModel):
         self.shapes.grad.addcmul_(rate.shapes, prices[:, None])
         self.amplitudes.grad.addcmul_(rate.amplitudes, prices[:, None])
 
-    def perturb(self, steps: torch.Tensor, rng: np.random.Generator) -> None:
-        """Move all parameters within their steps, until `restore`.
-
-        Args:
-            steps: [N] D in unit values.
-        """
-        count, channels = self.amplitudes.shape
-        self._clean = (self.means, self.shapes, self.amplitudes)
-        noise = torch.from_numpy(rng.random((count, 5 + channels), np.float32)) - 0.5
-        finer = (1 + self.amplitudes.square().sum(1) / steps.square()).rsqrt()[:, None]
-        offsets = noise[:, :2] * finer
-        l1, l2, l3 = self.cholesky().unbind(1)
-        moved = torch.stack([l1 * offsets[:, 0], l2 * offsets[:, 0] + l3 * offsets[:, 1]], dim=1)
-        octaves = torch.tensor([math.log(2.0), 1.0, math.log(2.0)])
-        self.means = self.means + moved
-        self.shapes = self.shapes + noise[:, 2:5] * finer * octaves
-        amplitudes = self.amplitudes + noise[:, 5:] * steps[:, None]
-        amplitudes.grad = self.amplitudes.grad
-        self.shapes.grad = self._clean[1].grad
-        self.amplitudes = amplitudes
-
-    def restore(self) -> None:
-        """Undo `perturb`; gradients stay."""
-        assert self._clean is not None
-        self.means, self.shapes, self.amplitudes = self._clean
-        self._clean = None
-
     def keep(self, rows: NDArray[np.integer]) -> None:
         """Drop all splats but the given rows, in ascending order; `ends` follow."""
         kept = torch.from_numpy(rows)
@@ -110,9 +77,8 @@ class RatedModel(SplatModel):
     def insert(self, layer: int, splats: Splats) -> None:
         """Put further splats behind the others of a layer; `ends` follow."""
         at, count = self.ends[layer], len(splats)
-        longest = float(self._longest[at - 1]) if len(self) else math.inf
         blanks = [torch.zeros(count, *tensor.shape[1:]) for tensor in self._tensors()]
-        blanks[-1] += longest
+        blanks[-1] += float(self.size.max())
         self._set_rows([_inserted(*pair, at) for pair in zip(self._tensors(), blanks, strict=True)])
         self.ends = [end + count * (index >= layer) for index, end in enumerate(self.ends)]
         self.replace(np.arange(at, at + count), splats)
