@@ -1,11 +1,11 @@
-"""A second renderer, written from bitstream_spec.md §7 alone: every sample of every splat, float64, NumPy only.
+"""A second renderer, written from bitstream_spec.md §8 alone: every sample of every splat, float64, NumPy only.
 
 It imports nothing of the package, so that the package and the text are held to each other.
 """
 
 import numpy as np
 
-SUBSAMPLING = {1: (2, 2), 2: (2, 1)}  # §7.2, by chroma
+SUBSAMPLING = {1: (2, 2), 2: (2, 1)}  # §8.2, by chroma
 SITING = {0: (0.0, 0.5), 1: (0.5, 0.5), 2: (0.0, 0.0)}
 
 
@@ -36,7 +36,7 @@ def render(video, layers, background, native, size=None):
 
 
 def positions(video, plane, size):
-    """§7.2: where the columns and the rows of a plane lie, in full-size luma pixels."""
+    """§8.2: where the columns and the rows of a plane lie, in full-size luma pixels."""
     subsampling = SUBSAMPLING.get(video["chroma"], (1, 1)) if plane else (1, 1)
     axes = []
     for full, length, s, o in zip(
@@ -49,7 +49,7 @@ def positions(video, plane, size):
 
 
 def widened(video, plane, native, size, factors):
-    """§7.4: factors of the splats on an output plane of the stream's own kind, and the gain of their colours."""
+    """§8.4: factors of the splats on an output plane of the stream's own kind, and the gain of their colours."""
     subsampling = SUBSAMPLING.get(video["chroma"], (1, 1)) if plane else (1, 1)
     v_x, v_y = (
         max(0, (full / length * s) ** 2 - (full / own * s) ** 2) / 12

@@ -135,8 +135,8 @@ def _out_of_limits(symbols: IntraSymbols, step: int) -> str | None:
 
 
 def capacity(number: int, grid: tuple[int, int]) -> int:
-    """Bytes that suffice for so many splats coded whole: two for each of their bits with a model."""
-    return 2 * grid[0] * grid[1] + 400 * number
+    """Bytes that suffice for so many splats coded whole: two for each bit with a model, of which numbers have 24."""
+    return 2 * grid[0] * grid[1] + 512 * number
 
 
 def step_of(index: int) -> int:

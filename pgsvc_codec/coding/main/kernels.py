@@ -45,7 +45,7 @@ _MOST_BITS = 20  # equiprobable bits of one interval
 # Mixtures: probabilities p of three models become ln(p / (1 - p)) in 1/256, are weighed, and become one again.
 _DOMAIN = 2048
 _ROOT = 18518942588666869715  # e^(1/256) in 2^-64, rounded
-_WEIGHT_BITS = 16
+WEIGHT_BITS = 16
 _LEARNING_BITS = 14
 
 
@@ -62,6 +62,12 @@ def _logistic() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 _SQUASHED, _STRETCHED = _logistic()
+
+
+def probabilities(odds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """In 2^-22, of logarithms of odds in 1/256."""
+    return _SQUASHED[odds + _DOMAIN] >> _PRECISION - PROBABILITY_BITS
+
 
 # A coder is one array, which is what compiled functions pass on fastest: registers, models, weights of mixtures, words
 # of the payload.  Reading, _LOW is the distance of the read point from the interval's lower end.
@@ -310,10 +316,10 @@ def _mixed(coder: Any, mixture: Any, first: Any, second: Any, third: Any, bit: A
         np.int64(coder[np.uintp(place + 1)]),
         np.int64(coder[np.uintp(place + 2)]),
     )
-    x = (w_1 * x_1 + w_2 * x_2 + w_3 * x_3) >> _WEIGHT_BITS
+    x = (w_1 * x_1 + w_2 * x_2 + w_3 * x_3) >> WEIGHT_BITS
     weight = _SQUASHED[np.uintp(min(max(x, -_DOMAIN), _DOMAIN - 1) + _DOMAIN)]
     bit = _code(coder, weight, bit)
-    error = ((0 if bit else 1 << _PRECISION) - weight) >> (_PRECISION - _WEIGHT_BITS)
+    error = ((0 if bit else 1 << _PRECISION) - weight) >> (_PRECISION - WEIGHT_BITS)
     coder[np.uintp(place)] = u64(w_1 + (x_1 * error >> _LEARNING_BITS))
     coder[np.uintp(place + 1)] = u64(w_2 + (x_2 * error >> _LEARNING_BITS))
     coder[np.uintp(place + 2)] = u64(w_3 + (x_3 * error >> _LEARNING_BITS))

@@ -34,7 +34,8 @@ _STEP_BITS = 7
 _BACKGROUND_BITS = 8
 _DISTANCE_BITS = 3
 _HEADER_BYTES = 64  # more than all fields before the splats
-_SLOT_BYTES = 400  # of one slot's flags and deltas, at most
+_SLOT_BYTES = 512  # of one slot's flags and deltas, at most
+_VECTOR_BYTES = 128
 _NEW_BACKGROUND, _MOTION, _ACTION, _NEW_STEP = range(4)  # `kernels.code_flag`; the last two once per kind of frame
 
 
@@ -66,7 +67,7 @@ class _State:
         self.backgrounds: dict[int, tuple[int, ...]] = {}
         self._size = width, height
         self._grid = grid_shape(width, height)
-        self._models = initial_models(layer)
+        self._models = initial_models()
         self._flags = [np.zeros(0, np.int32), np.zeros(0, np.int32)]  # of the last P and the last B payload
         self._field: MotionField | None = None  # of the last P payload that had one, in the base
         self._steps = [0, 0]  # indices of the last P and B payload that had any
@@ -198,7 +199,7 @@ class LayerEncoder(_State):
         coder = kernels.writer(
             self._models,
             _HEADER_BYTES
-            + (4 * field.vectors.size if field else 0)
+            + (_VECTOR_BYTES * field.vectors.size // 2 if field else 0)
             + _SLOT_BYTES * number
             + capacity(len(change.new.cells), self._grid),
         )

@@ -6,60 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from main_chains import HEIGHT, INDEX, WIDTH, next_frame, whole_state
 
 from pgsvc_codec.coding.main.gop import ANCHOR_DISTANCES, FrameStep, coding_order
 from pgsvc_codec.coding.main.layer import FrameHeader, LayerDecoder, LayerEncoder
-from pgsvc_codec.coding.main.predict import InterSymbols, MotionField, Slots, changed, field_shape
-from pgsvc_codec.coding.main.state import STEPS, IntraSymbols, classes_of, position_shifts, state_of
+from pgsvc_codec.coding.main.predict import MotionField, Slots, field_shape
 from pgsvc_codec.errors import CorruptError
 from pgsvc_codec.splats import SplatState
-
-WIDTH, HEIGHT = 320, 200
-INDEX = 24
-
-
-def whole_state(rng: np.random.Generator, number: int, channels: int = 3) -> SplatState:
-    """New splats, on their lattices."""
-    step = STEPS[INDEX]
-    k = np.rint(rng.laplace(size=(number, channels)) * 3).astype(np.int32)
-    k[~k.any(axis=1), 0] = 1
-    classes = classes_of(k * np.int32(step), step)
-    shapes = np.rint(rng.normal([2, 0, 2], 0.8, (number, 3)) * (1 << classes)[:, None]).astype(np.int32)
-    shifts = position_shifts(state_of(IntraSymbols(k, shapes, np.zeros((number, 2), np.int32)), step).shapes, classes)
-    positions = rng.integers(0, [WIDTH << 6, HEIGHT << 6], (number, 2)).astype(np.int32) >> shifts
-    return state_of(IntraSymbols(k, shapes, positions), step)
-
-
-def moved(rng: np.random.Generator, predicted: SplatState, share: float) -> SplatState:
-    """Some slots change in some groups."""
-    symbols = [
-        rng.integers(-3, 4, part.shape, np.int32) * (rng.random((len(part), 1)) < share)
-        for part in (predicted.positions, predicted.shapes, predicted.amplitudes)
-    ]
-    alive = predicted.amplitudes.any(axis=1)
-    return changed(
-        predicted, InterSymbols(*((part * alive[:, None]).astype(np.int32) for part in symbols)), STEPS[INDEX]
-    )
-
-
-def next_frame(
-    rng: np.random.Generator, encoder: LayerEncoder, step: FrameStep, field: MotionField | None, share: float
-) -> tuple[SplatState, np.ndarray | None]:
-    """Targets of a frame; in P-frames some slots die, some are reborn, some are added."""
-    predicted = encoder.predicted(step, field).state
-    targets = moved(rng, predicted, share)
-    if step.future is not None:
-        return targets, None
-    draw = rng.random(len(targets))
-    targets.amplitudes[draw < 0.05] = 0
-    new = whole_state(rng, int((draw > 0.9).sum()) + 3, predicted.channels)
-    reborn = np.concatenate([draw > 0.9, np.ones(3, np.bool_)])
-    parts = []
-    for name in ("positions", "shapes", "amplitudes"):
-        part = np.concatenate([getattr(targets, name), np.zeros((3, getattr(targets, name).shape[1]), np.int32)])
-        part[reborn] = getattr(new, name)
-        parts.append(part)
-    return SplatState(*parts), reborn
 
 
 @given(
