@@ -47,7 +47,7 @@ PRESETS = {
     "placebo": Preset(8000, 52),
     "paper": Preset(100_000, None),
 }
-INTER_SHARE = 0.3  # a P-frame starts from its reference and needs this much of an I-frame's iterations
+INTER_SHARES = {"baseline": 0.3, "main": 0.2}  # of an I-frame's iterations: a P-frame starts from its reference
 
 _SPLATS_1080P = 12_000  # default budget of a 1920x1080 frame; others by area
 _LEAST_KEYINT, _MOST_KEYINT = 16, 64  # the default GOP is one second, within these
@@ -166,7 +166,7 @@ class EncodeConfig:
             _require(False, "profile", f"main with {self._is_paper}", "baseline")
         if self.resolved_profile == "baseline":
             because = self._is_paper if self.profile is None else "profile baseline"
-            _require(self.quality is None, "quality", f"{self.quality} with {because}", "profile main")
+            _require(self.quality is None, "quality", f"{self.quality:g} with {because}", "profile main")
             _require(self.tune == "psnr", "tune", f"{self.tune} with {because}", "profile main")
 
     @property
@@ -193,7 +193,7 @@ class EncodeConfig:
             layer_shares=tuple(share / sum(shares) for share in shares),
             level_splats=layer_ends(splats, shares),
             iterations_intra=iterations,
-            iterations_inter=max(1, round(INTER_SHARE * iterations)),
+            iterations_inter=max(1, round(INTER_SHARES[self.resolved_profile] * iterations)),
             method="paper" if self.preset == "paper" else "natural",
             strategy=self.strategy,
             level_schedule=self.level_schedule or ("cyclic" if self.preset == "paper" else "all"),

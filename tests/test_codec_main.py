@@ -84,7 +84,7 @@ def test_quality_is_monotone_in_bytes_and_decibels():
     decibels = [report.levels[-1].psnr for report in reports]
     assert sizes == sorted(sizes)
     assert decibels == sorted(decibels)
-    assert sizes[-1] > 3 * sizes[0]
+    assert sizes[-1] > 2 * sizes[0]
 
 
 @pytest.mark.parametrize("splats", [12, 60, 200])
@@ -170,7 +170,7 @@ def test_streamed_and_indexed_outputs_hold_the_same_frames():
 
 def test_frames_come_in_display_order_from_anywhere():
     clip = Clip(frames=11)
-    data, _ = stream_of(clip, main(quality=70, keyint=8))
+    data, _ = stream_of(clip, main(quality=95, keyint=8, iterations=80))
     with Decoder(data) as decoder:
         whole = list(decoder.frames())
         part = list(decoder.frames(start=3, stop=9))

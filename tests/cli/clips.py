@@ -15,7 +15,7 @@ from pgsvc_codec.picture import Frame
 from pgsvc_codec.video import Matrix, VideoInfo
 
 # Enough to see a picture, little enough for a test.
-QUICK = ("-n", "60", "--iterations", "60")
+QUICK = ("--profile", "baseline", "-n", "60", "--iterations", "60")  # splats and progress are known to the frame
 
 # Three layers and two GOPs of three frames.
 STREAM_OPTIONS = (*QUICK, "-g", "3", "--no-scenecut")

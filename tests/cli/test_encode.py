@@ -48,11 +48,13 @@ def test_two_names_in_any_way(arguments: list[str], clip: Path, here: Run, folde
 
 
 def test_what_it_says(clip: Path, here: Run, folder: Path) -> None:
-    done = here("encode", clip, "o.pgs", "-n", "60", "--preset", "ultrafast", "-f", 2)
+    options = ["-n", "60", "--preset", "ultrafast", "--profile", "baseline"]
+    done = here("encode", clip, "o.pgs", *options, "-f", 2)
     assert done.lines[:3] == [
         "input    64x48 yuv420p, bt601, limited range, 2 frames, 25 fps",
         "assumed  matrix bt601",
-        "fit      preset ultrafast, 60 splats in 3 layers, 60 iterations (18 for P-frames), GOPs of 25 frames at most",
+        "fit      preset ultrafast, profile baseline, 60 splats in 3 layers, 60 iterations (18 for P-frames), GOPs of "
+        "25 frames at most",
     ]
     assert done.lines[3].split() == ["level", "size", "splats", "bytes", "kb/s", "bpp", "PSNR", "dB"]
     assert [line.split()[:3] for line in done.lines[4:7]] == [[str(k), "64x48", str(20 * k)] for k in (1, 2, 3)]
@@ -60,8 +62,19 @@ def test_what_it_says(clip: Path, here: Run, folder: Path) -> None:
     assert here("encode", clip, "o.pgs", *QUICK, "-f", 1, "-y", "-q") == Outcome(0, b"", "")
     done = here("encode", clip, "o.pgs", *QUICK, "-f", 1, "-y", "-v", "--layer-split", "2,1,1.5")
     assert done.lines[3].startswith(
-        "plan     splats of the layers 27,13,20, strategy joint, levels trained: all, scene"
+        "plan     shares of the layers 0.44,0.22,0.33, strategy joint, levels trained: all, scene"
     )
+
+
+def test_what_it_says_of_the_main_profile(clip: Path, here: Run, folder: Path) -> None:
+    done = here("encode", clip, "o.pgs", "--quality", "35", "--preset", "ultrafast", "-f", 2)
+    assert done.lines[2] == (
+        "fit      preset ultrafast, profile main, quality 35 in 3 layers, 60 iterations (12 for P-frames), GOPs of "
+        "25 frames at most"
+    )
+    assert [line.split()[:2] for line in done.lines[4:7]] == [[str(k), "64x48"] for k in (1, 2, 3)]
+    assert describe_file(folder / "o.pgs")["profile"] == "main"
+    assert "quality 50" in here("encode", clip, "o.pgs", "--iterations", 5, "-f", 1, "-y").err
 
 
 def test_the_report_is_that_of_the_file(stream: Encoded) -> None:
@@ -133,7 +146,7 @@ def test_levels_of_several_sizes(clip: Path, here: Run, folder: Path) -> None:
 
 def test_the_papers_preset(clip: Path, here: Run, folder: Path) -> None:
     done = here("encode", clip, "o.pgs", *QUICK, "-f", 2, "--preset", "paper", "-v")
-    assert "fit      preset paper, 60 splats in 3 layers, 60 iterations" in done.err
+    assert "fit      preset paper, profile baseline, 60 splats in 3 layers, 60 iterations" in done.err
     assert "levels trained: cyclic" in done.err
     assert here("decode", "o.pgs", "-o", "o.y4m").code == 0
 
@@ -246,7 +259,10 @@ def test_what_options_say_of_the_input(clip: Path, here: Run, folder: Path) -> N
         (["{}", "o.pgs", "--fps", "0"], 2, "fps: got 0, allowed > 0"),
         (["{}", "o.pgs", "--preset", "warp"], 2, "'warp' is not one of"),
         (["{}", "o.pgs", "--iterations", "0"], 2, "iterations: got 0"),
-        (["{}", "o.pgs", "--profile", "main"], 2, "'main' is not"),
+        (["{}", "o.pgs", "--profile", "high"], 2, "'high' is not"),
+        (["{}", "o.pgs", "--quality", "101"], 2, "quality: got 101"),
+        (["{}", "o.pgs", "--quality", "20", "-n", "100"], 2, "quality: got 20 beside a number of splats"),
+        (["{}", "o.pgs", "--quality", "20", "--profile", "baseline"], 2, "quality: got 20 with profile baseline"),
         (["{}", "o.pgs", "--seed", "-1"], 2, "seed: got -1"),
         (["{}", "o.pgs", "--seek", "6"], 3, "seek 6 is beyond its end, allowed 0..5"),
         (["{}", "o.pgs", "-f", "0"], 2, "frames: got 0, allowed 1 and more"),
@@ -342,10 +358,18 @@ def test_a_stream_that_finds_no_room_leaves_the_output_alone(clip: Path, apart: 
     assert (folder / "o.pgs").read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interruption_leaves_the_output_alone(number: signal.Signals, code: int, clip: Path, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "options"),
+    [
+        (signal.SIGINT, 130, ["-n", "2k", "--profile", "baseline"]),
+        (signal.SIGTERM, 143, ["--quality", "90"]),
+    ],
+)
+def test_interruption_leaves_the_output_alone(
+    number: signal.Signals, code: int, options: list[str], clip: Path, folder: Path
+) -> None:
     (folder / "o.pgs").write_bytes(b"mine")
-    line = command_line("encode", clip, "o.pgs", "-y", "-n", "2k", "--iterations", "200000", "-q")
+    line = command_line("encode", clip, "o.pgs", "-y", "--iterations", "200000", *options, "-q")
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 30
         while len(names_in(folder)) < 2 and time.monotonic() < deadline:
