@@ -47,7 +47,8 @@ _BORN_AT_A_TIME = 0.2  # of a layer
 _PULL = 3.0  # power of a layer's share over the wanted one by which its price rises
 _LASTING_PULL = 0.05  # likewise, and stays
 _MOST_PULL = 100.0  # lasting
-_STEERING = 0.15  # power of the number of splats over the wanted one by which D rises, each time
+_STEERING = 0.15  # power of the number of splats over the one that there should be by which D rises, each time
+_STEERED = 0.7  # of the iterations, when all that are too many should be gone
 _STARTED = 0.04  # splats to begin with, per unit of the picture's variation over D
 _LEFT = 0.18  # of them in the end
 _WARMUP = 3
@@ -209,9 +210,16 @@ class _Fit:
             self._optimizer.insert(model.parameters(), at, len(born))
         if _PRUNED[0] <= done <= _PRUNED[1]:
             self._lasting = (self._lasting * excess**_LASTING_PULL).clip(1 / _MOST_PULL, _MOST_PULL)
-            if self._aim.splats is not None:
-                self._step *= (max(len(model), 1) / self._aim.splats) ** _STEERING
+            self._step *= self._steering(done)
         self._refresh(excess if done >= _PRUNED[0] else np.ones_like(excess))
+
+    def _steering(self, done: float) -> float:
+        """By what D changes so that the number of splats falls evenly to the one that is wanted, if one is."""
+        wanted = self._aim.splats
+        if wanted is None:
+            return 1.0
+        ahead = min(max((_STEERED - done) / (_STEERED - _PRUNED[0]), 0.0), 1.0)
+        return float((max(len(self.model), 1) * _LEFT**ahead / wanted) ** _STEERING)
 
     def _births(self, layer: int, splats: Splats, rate: Rate) -> Splats:
         """New splats for a layer that are worth their bits."""

@@ -22,6 +22,7 @@ import torch
 _LN2 = math.log(2.0)
 _LOGISTIC_SCALE = math.log(3.0)  # half the distance between the quartiles of a logistic density of scale 1
 _NARROWEST = 0.05  # scale of a layer's shapes, of which there may be few
+_FINER = 5.0  # parameters whose steps halve when the amplitude doubles
 _CELL = 8.0  # pixels: no step of a position is wider
 
 
@@ -69,7 +70,7 @@ class Rate(NamedTuple):
     amplitudes: torch.Tensor  # [n, C] d bits / d a
 
 
-def rate_of(shapes: torch.Tensor, amplitudes: torch.Tensor, costs: Densities, energy_bits: float = 5.0) -> Rate:
+def rate_of(shapes: torch.Tensor, amplitudes: torch.Tensor, costs: Densities) -> Rate:
     """Bits of splats.
 
     Args:
@@ -89,11 +90,12 @@ def rate_of(shapes: torch.Tensor, amplitudes: torch.Tensor, costs: Densities, en
         costs.place
         - torch.where(inside, spans, 0.5 * torch.log2(energy)[:, None] + math.log2(_CELL)).sum(dim=1)
         + (torch.log2(costs.scales).sum(dim=1) + spread.sum(dim=1) / _LN2 + 3 * math.log2(1 / _LN2))
-        + 0.5 * energy_bits * torch.log2(energy)
-        + (k_size / costs.magnitudes / _LN2 + torch.log2(2 * costs.magnitudes)).sum(dim=1).clamp(min=0.0)
+        + 0.5 * _FINER * torch.log2(energy)
+        + (k_size / costs.magnitudes / _LN2 + torch.log2(2 * costs.magnitudes)).sum(dim=1)
     )
     by_shape = torch.tanh(0.5 * relative) / costs.scales / _LN2
     by_shape[:, ::2] -= inside / _LN2
-    by_amplitude = k * (energy_bits / _LN2 / costs.step / energy)[:, None]
+    finer = _FINER - (~inside).sum(dim=1)
+    by_amplitude = k * (finer / _LN2 / costs.step / energy)[:, None]
     by_amplitude += k / k_size / costs.magnitudes / (_LN2 * costs.step)[:, None]
     return Rate(bits, by_shape, by_amplitude)
