@@ -166,7 +166,8 @@ class EncodeConfig:
             _require(False, "profile", f"main with {self._is_paper}", "baseline")
         if self.resolved_profile == "baseline":
             because = self._is_paper if self.profile is None else "profile baseline"
-            _require(self.quality is None, "quality", f"{self.quality:g} with {because}", "profile main")
+            if self.quality is not None:
+                _require(False, "quality", f"{self.quality:g} with {because}", "profile main")
             _require(self.tune == "psnr", "tune", f"{self.tune} with {because}", "profile main")
 
     @property
