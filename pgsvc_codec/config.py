@@ -49,6 +49,7 @@ PRESETS = {
 }
 INTER_SHARES = {"baseline": 0.3, "main": 0.2}  # of an I-frame's iterations: a P-frame starts from its reference
 
+_LEAST_SHARE = 0.54  # of an equal share, for layers of `main` whose shares are left to the encoder
 _SPLATS_1080P = 12_000  # default budget of a 1920x1080 frame; others by area
 _LEAST_KEYINT, _MOST_KEYINT = 16, 64  # the default GOP is one second, within these
 
@@ -192,6 +193,9 @@ class EncodeConfig:
             quality=quality,
             tune=self.tune,
             layer_shares=tuple(share / sum(shares) for share in shares),
+            least_shares=tuple(
+                0.9 * share / sum(shares) if self.layer_split else _LEAST_SHARE / self.layers for share in shares
+            ),
             level_splats=layer_ends(splats, shares),
             iterations_intra=iterations,
             iterations_inter=max(1, round(INTER_SHARES[self.resolved_profile] * iterations)),
@@ -240,6 +244,7 @@ class EncodePlan:
     quality: float | None  # of profile main; None where `level_splats` says how many splats to keep
     tune: str
     layer_shares: tuple[float, ...]  # of the splats, in `main` of the bytes; their sum is 1
+    least_shares: tuple[float, ...]  # of the bytes of an I-frame that each layer gets whatever it costs, in `main`
     level_splats: tuple[int, ...]  # of a frame, up to each level; with a quality, what is usual for the size
     iterations_intra: int  # over all layers, whatever the strategy
     iterations_inter: int

@@ -15,18 +15,20 @@ from pgsvc_codec.coding.main.gop import FrameStep, coding_order
 from pgsvc_codec.coding.main.layer import FrameHeader, LayerEncoder
 from pgsvc_codec.coding.main.predict import MotionField, Slots
 from pgsvc_codec.coding.main.state import splats_of
-from pgsvc_codec.config import EncodePlan
+from pgsvc_codec.config import DEFAULT_QUALITY, EncodePlan
 from pgsvc_codec.encoder.gop import InputFrame, Measure
 from pgsvc_codec.picture import Frame
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.levels import LevelSizes
-from pgsvc_codec.train.main.fit import Aim, fit_intra_main
-from pgsvc_codec.train.main.gop import Effort, choose_distance, fit_anchor, fit_between
+from pgsvc_codec.train.main.aim import Aim, level_weights, step_of_quality
+from pgsvc_codec.train.main.fit import fit_intra_main
+from pgsvc_codec.train.main.gop import Effort, choose_distance, fit_anchor, fit_between, held_price
 from pgsvc_codec.train.main.inter import InterProblem
 from pgsvc_codec.train.main.refine import refine_intra
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.video import Chroma, VideoInfo
 
+_FINER = 0.75  # step of an I-frame that others are made of, over that of a still of the same quality
 _LOOKAHEAD = 8  # frames behind the I-frame that decide how far anchors lie apart
 
 
@@ -79,9 +81,9 @@ class MainGop:
         source = self._levels.read(self._frames[0])
         # a seed per frame: a GOP then does not depend on how many random numbers earlier ones drew
         rng = np.random.default_rng([self._plan.seed, self._number])
-        fit = fit_intra_main(
-            source.objective, _aim(self._plan), self._plan.iterations_intra, rng, opponent=self._opponent
-        )
+        plan = self._plan
+        aim = _aim(plan, alone=len(self._frames) == 1)
+        fit = fit_intra_main(source.objective, aim, plan.iterations_intra, rng, opponent=self._opponent)
         codes = tuple(int(code) for code in np.rint(np.clip(fit.background, 0, 1) * 255))
         self._background = _background(codes)
         refined = refine_intra(
@@ -92,8 +94,11 @@ class MainGop:
             fit.prices,
             fit.level_weights,
             opponent=self._opponent,
+            passes=_passes(plan.iterations_intra),
+            shares=plan.least_shares,
         )
         self._fit = fit
+        self._first_error = self._last_error = float(refined.squared_error[-1])
         slots = [Slots(state, np.zeros(len(state), np.int32)) for state in refined.layers]
         self._distance = 1
         if len(self._frames) > 2:
@@ -124,6 +129,7 @@ class MainGop:
             reference = [coder.frames[own.past] for coder in self._coders]
             targets = fit_anchor(problem, reference, luma, effort, self._field)
             self._field = targets.field
+            self._last_error = float(targets.squared_error[-1])
         else:
             predicted = [coder.predicted(own, None) for coder in self._coders]
             targets = fit_between(problem, predicted, step.depth, effort)
@@ -146,6 +152,7 @@ class MainGop:
             step_indices=fit.step_indices,
             level_weights=fit.level_weights,
             opponent=self._opponent,
+            price=held_price(self._last_error, self._first_error),
         )
 
     def _show(self, references: Sequence[Frame], display: int) -> None:
@@ -158,10 +165,18 @@ class MainGop:
         return splats_of(slots.state, *self._size, opponent=self._opponent)
 
 
-def _aim(plan: EncodePlan) -> Aim:
-    quality = 50.0 if plan.quality is None else plan.quality
-    weights = [0.5 * weight for weight in plan.level_weights[:-1]] + [plan.level_weights[-1]]
-    return Aim(0.3 * 0.552 ** ((quality - 40) / 20), plan.layer_shares, weights)
+def _aim(plan: EncodePlan, *, alone: bool) -> Aim:
+    """What an I-frame is to reach; `alone` where no other frame is made of it."""
+    step = step_of_quality(DEFAULT_QUALITY if plan.quality is None else plan.quality)
+    if not alone:
+        step *= _FINER
+    splats = plan.splats if plan.quality is None else None
+    return Aim(step, plan.layer_shares, level_weights(plan.num_layers, plan.level_weights), splats)
+
+
+def _passes(iterations: int) -> int:
+    """Of the refinement, beside a fit of so many iterations."""
+    return 4 if iterations < 100 else 8 if iterations < 1500 else 16
 
 
 def _shifted(step: FrameStep, by: int) -> FrameStep:
