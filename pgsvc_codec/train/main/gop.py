@@ -20,9 +20,9 @@ from pgsvc_codec.train.main.refine import RefinedInter, refine_inter
 
 # Prices of bits over those of the I-frame, which all others build on; in B-frames by depth: what few frames or none
 # refer to need not be as good.
-_ANCHOR_PRICE = 3.0
+_ANCHOR_PRICE = 2.0
 _BETWEEN_PRICES = (6.0, 8.0, 12.0, 12.0)
-_HOLD = 3.0  # power by which prices fall as errors rise
+_HOLD = 5.0  # power by which prices fall as errors rise
 _TINY = 1e-12
 _TRIAL_PRICE = 8.0  # at which the bits of all frames of a GOP are worth their error
 _TRIAL_FRAMES = 8  # that both ways are tried on
@@ -39,7 +39,7 @@ class Effort(NamedTuple):
     @classmethod
     def beside(cls, iterations: int) -> Effort:
         """What suits an I-frame's fit of so many iterations: others start from what is there already."""
-        return cls(max(iterations // 5, 1), max(iterations * 2 // 25, 1))
+        return cls(max(iterations * 4 // 25, 1), max(iterations * 3 // 50, 1))
 
 
 _TRIAL = Effort(20, 10, 1)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.predict import MotionField, Slots, field_shape, predict_inter
 from pgsvc_codec.coding.main.state import AMPLITUDE_BITS, STEPS
-from pgsvc_codec.splats import Splats
+from pgsvc_codec.splats import Splats, SplatState
 from pgsvc_codec.train.main.deltas import Deltas
-from pgsvc_codec.train.main.fit import CODED_STEP, REFINED_PRICE
+from pgsvc_codec.train.main.fit import CODED_STEP, REFINED_PRICE, variation
 from pgsvc_codec.train.main.motion_field import Nodes, candidates, coded, in_pixels, roughness
 from pgsvc_codec.train.main.rebirth import find_rebirths
 from pgsvc_codec.train.objective import Objective
@@ -39,6 +39,7 @@ _FIRST_BIRTHS, _LAST_BIRTHS = 0.2, 0.65  # of the iterations: mere motion should
 _TURNS = 3  # that each layer has, in longer fits
 _LEAST_INTERVAL = 3  # iterations between births
 _SEARCHED = 1.4  # a field that pixels propose is rough, and must be better by that factor than one that is not
+_SPLATS = 0.007  # that an I-frame has, about, per unit of the picture's variation over D
 _SPARE = 0.1  # slots that a frame may add, as a share of a layer's
 _TINY = 1e-12
 
@@ -106,8 +107,7 @@ def fit_inter(
         before: the field of the previous P-frame of as long a way, of the same spacing.
     """
     states = [slots.state for slots in reference]
-    spare = [math.ceil(_SPARE * len(state)) for state in states]
-    deltas = Deltas(states, problem.steps, spare, problem.size, opponent=problem.opponent)
+    deltas = Deltas(states, problem.steps, _spare(problem, states), problem.size, opponent=problem.opponent)
     field = _first_field(problem, deltas, luma, spacing, before)
     descent = _Descent(problem, deltas, iterations)
     field = descent.with_field(field, spacing, math.ceil(_FIELD_SHARE * iterations))
@@ -116,6 +116,13 @@ def fit_inter(
     deltas.predict_again([slots.state for slots in predictions])
     descent.run(iterations - descent.done)
     return _result(deltas, vectors, predictions)
+
+
+def _spare(problem: InterProblem, states: Sequence[SplatState]) -> list[int]:
+    """Slots that each layer may add: more where the frame holds much that the reference did not, as in a fade."""
+    wanted = _SPLATS * variation(problem.objective) / (problem.steps[-1] / (1 << AMPLITUDE_BITS) / CODED_STEP)
+    missing = max(wanted - sum(len(state) for state in states), 0.0) / len(states)
+    return [math.ceil(_SPARE * len(state) + missing / 2) for state in states]
 
 
 def fit_changes(problem: InterProblem, predictions: Sequence[Slots], iterations: int) -> list[Splats]:

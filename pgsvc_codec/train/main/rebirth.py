@@ -23,7 +23,7 @@ from pgsvc_codec.train.relocate import removal_costs
 _YIELD = 0.9  # of the matched filter's gain is left once neighbours have found the error too
 _WHOLE_BITS = 20.0  # of a splat coded whole
 _SLOT_BITS = 3.0  # that a slot more costs over the frames to come
-_MOST = 0.1  # share of a layer that is born at a time
+_MOST = 0.1  # share of a layer that is born at a time, beside a quarter of its idle slots
 
 
 class Birth(NamedTuple):
@@ -69,7 +69,8 @@ def find_rebirths(
     weight = sum(level_weights[k] for k in objective.peers(lowest))
     residual = objective.weighted_residual(lowest, splats, background, deltas.ends, level_weights)
     count = end - start
-    births = find_births(residual, weight, (objective.width, objective.height), count, int(_MOST * count))
+    most = int(_MOST * count) + int(deltas.is_idle[rows].sum()) // 4
+    births = find_births(residual, weight, (objective.width, objective.height), count, most)
     cheapest = np.argsort(loss, kind="stable")[: len(births.gains)]
     # gains fall and losses rise, so profits end once and for all
     chosen = int((_YIELD * births.gains > loss[cheapest] + price * _WHOLE_BITS).sum())

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from scenes import SIZE, assert_equal_splats, objective_of, plan_of, rgb_info, scene
+from scenes import SIZE, assert_equal_splats, objective_of, plan_of, rgb_info, scene, some_splats
 
 from pgsvc_codec.coding.main.predict import Slots, predict_inter
 from pgsvc_codec.coding.main.state import STEPS, parameters_of, splats_of
+from pgsvc_codec.picture import plane_grids, resample
 from pgsvc_codec.splats import Splats, SplatState
 from pgsvc_codec.train.fit import fit_float
 from pgsvc_codec.train.main.deltas import Deltas
 from pgsvc_codec.train.main.inter import InterProblem, fit_inter
 from pgsvc_codec.train.main.rebirth import find_rebirths
+from pgsvc_codec.video import Chroma, Matrix
 
 STEP_INDEX = 34
 STEP = STEPS[STEP_INDEX]  # 0.074
@@ -146,3 +150,38 @@ def test_layers_without_splats_stay_so_or_grow(reference):
     nothing = Slots(SplatState.empty(3), np.zeros(0, np.int32))
     fit = fit_inter(problem_of(scene(*SIZE), background), [layers[0], nothing, layers[2]], luma, SPACING, 8)
     assert len(fit.splats[1]) == fit.reborn[1].sum()
+
+
+def test_a_frame_that_was_empty_fills(reference):
+    luma, background, _ = reference
+    nothing = Slots(SplatState.empty(3), np.zeros(0, np.int32))
+    problem = problem_of(scene(*SIZE), background, price=1.0)
+    fit = fit_inter(problem, [nothing] * 3, np.zeros_like(luma), SPACING, 40)
+    assert all(reborn.all() for reborn in fit.reborn)
+    assert error_of(problem, fit.splats) < 0.4 * error_of(problem, [Splats.empty(3)] * 3)
+
+
+@pytest.mark.parametrize("chroma", [Chroma.YUV420, Chroma.GRAY])
+def test_frames_of_other_kinds(rng, chroma):
+    info = replace(rgb_info(*SIZE), chroma=chroma, matrix=Matrix.BT709)
+    grids = plane_grids(info)
+    old, new = (
+        resample(scene(*SIZE, shift=shift)[: len(grids)], [grids[0]] * len(grids), grids) for shift in ((0, 0), (2, 1))
+    )
+    channels = len(grids)
+    splats = some_splats(rng, 40)
+    state = SplatState(
+        *(
+            np.rint(part).astype(np.int32)
+            for part in parameters_of(
+                Splats(splats.means, splats.cholesky, splats.colors[:, :channels].copy()), *SIZE, opponent=False
+            )
+        )
+    )
+    background = np.full(channels, 0.5, np.float32)
+    problem = InterProblem(objective_of(new, info, levels=1), background, [STEP_INDEX], [1.0], opponent=False)
+    fit = fit_inter(problem, [Slots(state, np.zeros(40, np.int32))], old[0], SPACING, 15)
+    ends = [len(fit.splats[0])]
+    start = problem.objective.step(splats_of(state, *SIZE, opponent=False), background, [40], [1.0])
+    end = problem.objective.step(fit.splats[0], background, ends, [1.0])
+    assert end.squared_error.sum() < 0.8 * start.squared_error.sum()
