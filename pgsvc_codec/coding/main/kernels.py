@@ -431,9 +431,10 @@ def code_cells(coder: Any, counts: Any, limit: Any) -> Any:
         window = np.int64(0)
         for column in range(8):
             window += above[column]
+        line, upper = capped[row + 4], capped[row + 3]
         for column in range(columns):
             window += above[column + 8]
-            line, upper, place = capped[row + 4], capped[row + 3], column + 4
+            place = column + 4
             west, north, north_east = line[place - 1], upper[place], upper[place + 1]
             near = 2 * west + 2 * north + upper[place - 1] + north_east
             wide = window + west + line[place - 2] + line[place - 3] + line[place - 4]
@@ -587,19 +588,17 @@ def code_whole(
     channels = amplitudes.shape[1]
     densities = _densities(cells, rows, columns)
     latest = np.full((rows, columns), -1, np.int32)
-    symbols = np.zeros((len(cells), CHANNELS), np.int64)
-    forms = np.zeros((len(cells), 3), np.int64)  # shapes in 1/256, lengths from a quarter of a pixel on
-    none = np.zeros(3, np.int64)
+    # The last row is that of no splat at all.
+    symbols = np.zeros((len(cells) + 1, CHANNELS), np.int64)
+    forms = np.zeros((len(cells) + 1, 3), np.int64)  # shapes in 1/256, lengths from a quarter of a pixel on
     fault = np.int64(0)
     before: Any = np.int64(0)
     for n in range(len(cells)):
         row, column = np.int64(cells[n]) // columns, np.int64(cells[n]) % columns
         density = densities[n]
         other, distance = _nearest(latest, row, column)
-        if other < 0 and n:
-            other = np.int64(n - 1)
-        their_symbols = symbols[other] if other >= 0 else none
-        their_form = forms[other] if other >= 0 else none
+        if other < 0:
+            other = np.int64(n - 1 if n else len(cells))
         if distance:
             before = np.int64(0)
         latest[row, column] = n
@@ -611,7 +610,7 @@ def code_whole(
         alike = np.int64(0)  # sign of the first component over that of the nearest splat
         for channel in range(channels):
             symbol = np.int64(amplitudes[n, channel])
-            theirs = their_symbols[channel]
+            theirs = symbols[other, channel]
             digits = COLOR_DIGITS + channel * _DIGIT_MODELS
             mixture = COLOR_MIX + channel * _LENGTHS
             near = min(_digits(abs(theirs)), _SIZES - 1) * _DISTANCES + distance
@@ -655,45 +654,44 @@ def code_whole(
         few: Any = min(level, _CLASSES - 1)
         crowd = (few * _DENSITIES + density) * _TREE
         rest: Any = max(level - 2, 0)
-        form = forms[n]
-        form[0] = _log_length(
+        length_1 = _log_length(
             coder,
             np.int64(0),
             LENGTHS_CLASS + few * _TREE,
             LENGTHS_DENSITY + crowd,
-            LENGTHS_NEAREST + _half(their_form[0]) * _TREE,
+            LENGTHS_NEAREST + _half(forms[other, 0]) * _TREE,
             level,
             np.int64(shapes[n, 0]),
         )
-        form[2] = _log_length(
+        length_3 = _log_length(
             coder,
             np.int64(1),
-            LENGTHS_CLASS + (_CLASSES + (form[0] >> (level - rest))) * _TREE,
+            LENGTHS_CLASS + (_CLASSES + (length_1 >> (level - rest))) * _TREE,
             LENGTHS_DENSITY + _CLASSES * _DENSITIES * _TREE + crowd,
-            LENGTHS_NEAREST + (_HALVES + _half(their_form[2])) * _TREE,
+            LENGTHS_NEAREST + (_HALVES + _half(forms[other, 2])) * _TREE,
             level,
             np.int64(shapes[n, 2]),
         )
         mask = (np.int64(1) << rest) - 1
         fine = _bits(coder, 2 * rest, (np.int64(shapes[n, 0]) & mask) << rest | np.int64(shapes[n, 2]) & mask)
-        form[0] = (form[0] << rest | fine >> rest) << (8 - level)
-        form[2] = (form[2] << rest | fine & mask) << (8 - level)
+        length_1 = (length_1 << rest | fine >> rest) << (8 - level)
+        length_3 = (length_3 << rest | fine & mask) << (8 - level)
 
-        aspect = _level(form[2] - form[0], 64, 256, 512)
+        aspect = _level(length_3 - length_1, 64, 256, 512)
         shear = np.int64(shapes[n, 1])
         value = _mixed_magnitude(
             coder,
             np.int64(SHEAR_MIX),
             SHEARS_CLASS + level * _LENGTHS,
             SHEARS_ASPECT + (level * _LEVELS + aspect) * _LENGTHS,
-            SHEARS_LENGTH + _half(form[0]) * _LENGTHS,
+            SHEARS_LENGTH + _half(length_1) * _LENGTHS,
             np.int64(SHEAR_DIGITS),
             3 - level,
             abs(shear),
         )
         fault |= value << (8 - level) > MAX_SHEAR
         if value:
-            theirs = _level(their_form[1], 1, 64, 256)
+            theirs = _level(forms[other, 1], 1, 64, 256)
             if _mixed(
                 coder,
                 np.int64(SHEAR_SIGN_MIX),
@@ -703,11 +701,12 @@ def code_whole(
                 np.int64(shear < 0),
             ):
                 value = -value
-        form[1] = value << (8 - level)
+        shear = value << (8 - level)
+        forms[n, 0], forms[n, 1], forms[n, 2] = length_1, shear, length_3
 
         # Lengths lie in the middle of the cells of their lattice (`state.state_of`); steps of positions follow.
         middle = np.int64(1) << (8 - level) >> 1
-        length_1, length_3 = form[0] + middle - 512, form[2] + middle - 512
+        length_1, length_3 = length_1 + middle - 512, length_3 + middle - 512
         shift_x: Any = min(max((length_1 + 128 >> 8) + 6 - level, 0), 9)
         shift_y: Any = min(max((length_3 + 128 >> 8) + 6 - level, 0), 9)
         place = np.int64(positions[n, 0]) << (9 - shift_y) | np.int64(positions[n, 1])
@@ -715,7 +714,7 @@ def code_whole(
         if not coder[_WRITING] and not fault:
             for channel in range(channels):
                 amplitudes[n, channel] = symbols[n, channel] * step
-            shapes[n, 0], shapes[n, 1], shapes[n, 2] = length_1, form[1], length_3
+            shapes[n, 0], shapes[n, 1], shapes[n, 2] = length_1, shear, length_3
             x, y = place >> (9 - shift_y), place & ((np.int64(1) << (9 - shift_y)) - 1)
             positions[n, 0] = (column << 9) + (x << shift_x) + (np.int64(1) << shift_x >> 1)
             positions[n, 1] = (row << 9) + (y << shift_y) + (np.int64(1) << shift_y >> 1)
@@ -828,10 +827,10 @@ def _sign(value: Any) -> Any:
 
 
 @_kernel
-def _activity(active: Any, row: Any, column: Any) -> Any:
+def _activity(active: Any, group: Any, row: Any, column: Any) -> Any:
     """How much slots around a square do; squares begin at 1."""
-    near = 2 * active[row, column] + active[row, column - 1] + active[row - 1, column]
-    near += active[row - 1, column - 1] + active[row - 1, column + 1]
+    near = 2 * active[group, row, column] + active[group, row, column - 1] + active[group, row - 1, column]
+    near += active[group, row - 1, column - 1] + active[group, row - 1, column + 1]
     context = np.int64(0)
     for bound in (32, 96, 224, 448, 800):
         context += near >= bound
@@ -839,15 +838,15 @@ def _activity(active: Any, row: Any, column: Any) -> Any:
 
 
 @_kernel
-def _beside(latest: Any, row: Any, column: Any) -> Any:
+def _beside(latest: Any, group: Any, row: Any, column: Any) -> Any:
     """The slot nearby that was the last to change; -1 where there is none."""
-    other = latest[row, column]
+    other = latest[group, row, column]
     if other < 0:
-        other = latest[row, column - 1]
+        other = latest[group, row, column - 1]
     if other < 0:
-        other = latest[row - 1, column]
+        other = latest[group, row - 1, column]
     if other < 0:
-        other = latest[row - 1, column + 1]
+        other = latest[group, row - 1, column + 1]
     return other
 
 
@@ -906,7 +905,7 @@ def code_slots(
                 coder,
                 FLAG_MIX + kind * 3 + group,
                 FLAGS_BEFORE + base * 8 + (np.int64(before[n]) & 7),
-                FLAGS_NEAR + base * _ACTIVITIES + _activity(active[group], row, column),
+                FLAGS_NEAR + base * _ACTIVITIES + _activity(active, group, row, column),
                 FLAGS_CLASS + (base * 2 + anchor) * _SLOT_CLASSES + level,
                 np.int64(flags[n]) >> group & 1,
             )
@@ -918,7 +917,7 @@ def code_slots(
             some = np.int64(0)
             behind: Any = np.int64(0)
             last = np.int64(0)
-            other = _beside(latest[group], row, column)
+            other = _beside(latest, group, row, column)
             for place in range(start, start + number):
                 if not done >> group & 1:
                     deltas[n, place] = 0
@@ -960,7 +959,7 @@ def code_slots(
                 np.int64(REMOVAL_MIX),
                 REMOVALS + level,
                 REMOVALS + _SLOT_CLASSES + (np.int64(before[n]) & 7),
-                REMOVALS + _SLOT_CLASSES + 8 + _activity(active[3], row, column),
+                REMOVALS + _SLOT_CLASSES + 8 + _activity(active, 3, row, column),
                 np.int64((flags[n] & REMOVED) > 0),
             )
             active[3, row, column] += ((256 if gone else 0) - active[3, row, column]) >> 1
