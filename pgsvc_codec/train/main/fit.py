@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pgsvc_codec.config import MAX_SPLATS
 from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.births import find_births
@@ -50,7 +51,9 @@ _MOST_PULL = 100.0  # lasting
 _STEERING = 0.15  # power of the number of splats over the one that there should be by which D rises, each time
 _STEERED = 0.7  # of the iterations, when all that are too many should be gone
 _STARTED = 0.04  # splats to begin with, per unit of the picture's variation over D
+_CROWD = 6  # pixels for each of them at least
 _LEFT = 0.18  # of them in the end
+_RATED = 3  # iterations for which slopes of the rate hold, which change slowly
 _WARMUP = 3
 
 
@@ -141,6 +144,7 @@ class _Fit:
         tuning = DEFAULTS
         rates = (tuning.offset_rate, tuning.shape_rate, tuning.amplitude_rate * math.sqrt(math.prod(size) / started))
         self._optimizer = GrowingAdam(self.model.parameters(), rates, betas_of(tuning, iterations))
+        self._rate: Rate | None = None  # of the splats as they were a few iterations ago
         self._refresh(np.ones(objective.num_levels))
 
     def _start(self) -> int:
@@ -148,8 +152,8 @@ class _Fit:
         objective, wanted = self._objective, self._aim.splats
         extent = _STARTED * variation(objective)
         if wanted is None:
-            most = max(objective.width * objective.height, 8 * objective.num_levels)
-            return min(max(int(extent / self._step), 8 * objective.num_levels), most)
+            most = min(objective.width * objective.height // _CROWD, MAX_SPLATS)
+            return max(min(int(extent / self._step), most), 8 * objective.num_levels)
         self._step = min(max(extent * _LEFT / wanted, 1e-3), 8.0)
         return math.ceil(wanted / _LEFT)
 
@@ -171,7 +175,9 @@ class _Fit:
             splats = model.splats()
             step = objective.step(splats, self._background, model.ends, weights)
             model.set_gradients(step.moments)
-            rate = model.rate(self._densities)
+            if self._rate is None or iteration % _RATED == 0:
+                self._rate = model.rate(self._densities)
+            rate = self._rate
             model.add_rate(rate, ramp * self._row_prices)
             self._optimizer.step(scale(iteration))
             model.settle()
@@ -236,6 +242,7 @@ class _Fit:
         """What depends on which splats there are, and on the layers' shares over the wanted ones."""
         self.prices = PRICE * self._step**2 * self._aim.ratios * self._lasting * excess**_PULL
         self._densities = self.model.densities([float(step) for step in self.steps])
+        self._rate = None
         sizes = np.diff([0, *self.model.ends])
         self._row_prices = torch.from_numpy(np.repeat(self.prices, sizes).astype(np.float32))
 
