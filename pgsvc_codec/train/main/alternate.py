@@ -1,0 +1,94 @@
+"""Splats to integers and back: refinement and float fit in turn.
+
+A refinement moves one splat at a time, and knows what bits cost: it drops splats, bears others, and ends where no
+single one can do better.  A few iterations of a plain fit then move all of them together to make the best of who is
+left, and the next refinement starts from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgsvc_codec.coding.main.state import splats_of
+from pgsvc_codec.splats import Splats, SplatState
+from pgsvc_codec.train.descent import Descent
+from pgsvc_codec.train.main.fit import LIMITS
+from pgsvc_codec.train.main.refine import Refined, refine_intra
+from pgsvc_codec.train.model import SplatModel
+from pgsvc_codec.train.objective import Objective
+from pgsvc_codec.train.rates import adam_of
+from pgsvc_codec.train.schedule import half_cosine
+from pgsvc_codec.train.tuning import DEFAULTS
+
+_RATE = 0.3  # learning rates in units of a first fit's
+_WARMUP = 3  # iterations
+_PASSES_BETWEEN = 4  # of refinements that are not the last
+
+
+def alternate(
+    objective: Objective,
+    background: NDArray[np.float32],
+    layers: Sequence[Splats],
+    step_indices: Sequence[int],
+    lambdas: Sequence[float],
+    level_weights: Sequence[float],
+    *,
+    opponent: bool,
+    rounds: int = 3,
+    iterations: int = 30,
+    passes: int = 8,
+    shares: Sequence[float] | None = None,
+) -> Refined:
+    """Fit the splats of an I-frame to their lattices, in several rounds.
+
+    Args:
+        objective: of the frame, one level per layer.
+        background: [C] as a decoder has it.
+        layers: not quantised, base first.
+        step_indices: see `refine_intra`; likewise lambdas, level_weights, opponent and shares.
+        rounds: of a float fit and a refinement, after a first refinement; 0 are a refinement alone.
+        iterations: of each float fit.
+        passes: of the last refinement; others make do with few.
+    """
+
+    prices = step_indices, lambdas, level_weights
+    for turn in range(rounds + 1):
+        last = turn == rounds
+        result = refine_intra(
+            objective,
+            background,
+            layers,
+            *prices,
+            opponent=opponent,
+            passes=passes if last else min(_PASSES_BETWEEN, passes),
+            shares=shares,
+        )
+        if not last:
+            layers = _fit_again(objective, background, result.layers, level_weights, iterations, opponent=opponent)
+    return result
+
+
+def _fit_again(
+    objective: Objective,
+    background: NDArray[np.float32],
+    states: Sequence[SplatState],
+    level_weights: Sequence[float],
+    iterations: int,
+    *,
+    opponent: bool,
+) -> list[Splats]:
+    """Float splats from where integers are; nothing is quantised, and bits cost nothing."""
+    size = objective.width, objective.height
+    splats = Splats.concatenate([splats_of(state, *size, opponent=opponent) for state in states])
+    ends = [int(end) for end in np.cumsum([len(state) for state in states])]
+    model = SplatModel(splats, ends, *size, LIMITS)
+    optimizer = adam_of(model, DEFAULTS, iterations, _RATE)
+    weights = list(level_weights)
+    schedule = half_cosine(iterations, _WARMUP)
+    Descent(model, optimizer, objective, background, lambda _: weights, schedule).run(iterations)
+    fitted = model.splats()
+    return [fitted[start:end] for start, end in pairwise([0, *ends])]
