@@ -19,7 +19,6 @@ from pgsvc_codec.coding.main.predict import (
     changes,
     field_shape,
 )
-from pgsvc_codec.coding.main.state import classes_of
 from pgsvc_codec.errors import CorruptError
 from pgsvc_codec.splats import IntArray, SplatState
 
@@ -35,12 +34,6 @@ class Change(NamedTuple):
     added: int  # how many of them are slots behind the predicted ones
     state: SplatState  # of all slots, as decoded
     order: NDArray[np.intp]  # [slots] row of the targets that each one came from
-
-
-def slot_classes(predicted: SplatState, step: int) -> IntArray:
-    """[N] classes of predicted slots, -1 where a slot is dead."""
-    dead = ~predicted.amplitudes.any(axis=1)
-    return np.where(dead, np.int32(-1), classes_of(predicted.amplitudes, step)).astype(np.int32)
 
 
 def change_of(
@@ -93,12 +86,14 @@ def change_of(
 
 def assembled(predicted: SplatState, flags: IntArray, deltas: IntArray, new: SplatState, step: int) -> SplatState:
     """The slots of a frame: new splats fill those revived, in order, and go on behind the last."""
-    symbols = InterSymbols(deltas[:, :2], deltas[:, 2:5], deltas[:, 5:])
-    state = changed(predicted, symbols, step)
-    state.amplitudes[(flags & kernels.REMOVED) > 0] = 0
+    rows = np.flatnonzero(flags & (kernels.POSITION | kernels.SHAPE | kernels.COLOR))
+    symbols = InterSymbols(deltas[rows, :2], deltas[rows, 2:5], deltas[rows, 5:])
+    state = SplatState(*(part.copy() for part in _parts(predicted)))
     revived = np.flatnonzero(flags & kernels.REVIVED)
-    for ours, theirs in zip(_parts(state), _parts(new), strict=True):
-        ours[revived] = theirs[: len(revived)]
+    state.amplitudes[(flags & kernels.REMOVED) > 0] = 0
+    for where, source in ((rows, changed(predicted[rows], symbols, step)), (revived, new[: len(revived)])):
+        for ours, theirs in zip(_parts(state), _parts(source), strict=True):
+            ours[where] = theirs
     return SplatState.concatenate([state, new[len(revived) :]])
 
 

@@ -498,10 +498,10 @@ def _half(length: Any) -> Any:
 
 
 @_kernel
-def class_of(energy: Any) -> Any:
-    """The class of a splat from the sum of its squared symbols (`state.classes_of`)."""
+def _class_of(energy: Any, square: Any) -> Any:
+    """The class of a splat from the sum of its squared amplitudes and the square of D (`state.classes_of`)."""
     result = np.int64(0)
-    while result < MAX_CLASS and 2 * energy >= np.int64(1) << 2 * (result + 1):
+    while result < MAX_CLASS and 2 * energy >= square << 2 * (result + 1):
         result += 1
     return result
 
@@ -649,7 +649,7 @@ def code_whole(
             fault |= value * step > MAX_AMPLITUDE
             energy += value * value
             last = value + (last >> 2)
-        level = class_of(energy)
+        level = _class_of(energy, np.int64(1))
 
         few: Any = min(level, _CLASSES - 1)
         crowd = (few * _DENSITIES + density) * _TREE
@@ -855,7 +855,8 @@ def code_slots(
     coder: Any,
     between: Any,
     size: Any,
-    classes: Any,
+    step: Any,
+    amplitudes: Any,
     places: Any,
     before: Any,
     anchors: Any,
@@ -868,7 +869,8 @@ def code_slots(
         coder: of the payload.
         between: 1 in B-frames, where slots are neither removed nor revived; 0 in P-frames.
         size: width and height of the frame.
-        classes: int32 [N] of the predicted splats; -1 where there is none, the slot is dead.
+        step: D.
+        amplitudes: int32 [N, C] predicted; a slot without any is dead.
         places: int32 [N, 2] predicted positions.
         before: int32 [N] flags of the slots in the payload of this kind before.
         anchors: int32 [N] flags of the slots in the last P payload.
@@ -886,7 +888,10 @@ def code_slots(
     active = np.full((4, rows + 2, columns + 2), 32, np.int64)
     latest = np.full((3, rows + 2, columns + 2), -1, np.int64)
     for n in range(len(flags)):
-        if classes[n] < 0:
+        energy = np.int64(0)
+        for channel in range(channels):
+            energy += np.int64(amplitudes[n, channel]) * np.int64(amplitudes[n, channel])
+        if not energy:
             revived = np.int64(0)
             if not between:
                 revived = _bit(coder, REVIVALS, np.int64((flags[n] & REVIVED) > 0))
@@ -896,7 +901,7 @@ def code_slots(
         column: Any = min(max(np.int64(places[n, 0]) >> square, 0), columns - 1)
         row += 1
         column += 1
-        level: Any = min(np.int64(classes[n]), _SLOT_CLASSES - 1)
+        level: Any = min(_class_of(energy, np.int64(step) * np.int64(step)), _SLOT_CLASSES - 1)
         done: Any = np.int64(0)
         for group in range(3):
             base = (kind * 3 + group) * 4 + done

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main import kernels
 from pgsvc_codec.coding.main.gop import ANCHOR_DISTANCES, FrameStep
-from pgsvc_codec.coding.main.inter import assembled, births_of, change_of, read_field, slot_classes, write_field
+from pgsvc_codec.coding.main.inter import assembled, births_of, change_of, read_field, write_field
 from pgsvc_codec.coding.main.intra import (
     capacity,
     cell_symbols,
@@ -230,7 +230,8 @@ class LayerEncoder(_State):
                 coder,
                 kind,
                 self._size,
-                slot_classes(predicted.state, step_of(step_index)),
+                step_of(step_index),
+                predicted.state.amplitudes,
                 predicted.state.positions,
                 *self._before(step, number),
                 flags,
@@ -332,9 +333,17 @@ class LayerDecoder(_State):
             self.step_index = self._steps[kind]
             size = step_of(self.step_index)
             deltas = np.zeros((number, 5 + self.channels), np.int32)
-            classes = slot_classes(predicted.state, size)
-            places = predicted.state.positions
-            kernels.code_slots(coder, kind, self._size, classes, places, *self._before(step, number), flags, deltas)
+            kernels.code_slots(
+                coder,
+                kind,
+                self._size,
+                size,
+                predicted.state.amplitudes,
+                predicted.state.positions,
+                *self._before(step, number),
+                flags,
+                deltas,
+            )
             new = SplatState.empty(self.channels)
             added = 0
             if kind == 0:

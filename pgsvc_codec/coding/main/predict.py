@@ -16,9 +16,10 @@ it goes on evenly.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.state import (
@@ -92,21 +93,29 @@ def field_shape(width: int, height: int, spacing: int) -> tuple[int, int]:
 
 def carried(positions: IntArray, field: MotionField) -> IntArray:
     """[N, 2] positions moved by a motion field."""
-    unit_bits = POSITION_BITS + field.spacing.bit_length() - 1
-    unit = np.int64(1) << unit_bits
-    most = np.array(field.vectors.shape[1::-1], np.int64) - 1
-    places = np.clip(positions.astype(np.int64) - (unit >> 1), 0, most * unit)
-    low = places >> unit_bits
-    high = np.minimum(low + 1, most)
-    right, down = (places - low * unit).T[:, :, None]
-    vectors = field.vectors.astype(np.int64)
-    upper = vectors[low[:, 1], low[:, 0]] * (unit - right) + vectors[low[:, 1], high[:, 0]] * right
-    lower = vectors[high[:, 1], low[:, 0]] * (unit - right) + vectors[high[:, 1], high[:, 0]] * right
-    sums = upper * (unit - down) + lower * down
-    shift = 2 * unit_bits - _HALF_PIXEL_BITS
-    moved = positions + (sums + (np.int64(1) << shift - 1) >> shift)
-    clipped: IntArray = np.clip(moved, MIN_POSITION, MAX_POSITION).astype(np.int32)
-    return clipped
+    moved = np.empty_like(positions)
+    _carry(moved, positions, field.vectors, field.spacing.bit_length() - 1)
+    return moved
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _carry(moved: Any, positions: Any, vectors: Any, spacing_bits: int) -> None:
+    bits = spacing_bits + POSITION_BITS
+    unit = np.int64(1) << bits
+    shift = 2 * bits - _HALF_PIXEL_BITS
+    rows, columns, _ = vectors.shape
+    for n in range(len(positions)):
+        x = min(max(np.int64(positions[n, 0]) - (unit >> 1), 0), (columns - 1) * unit)
+        y = min(max(np.int64(positions[n, 1]) - (unit >> 1), 0), (rows - 1) * unit)
+        left, top = x >> bits, y >> bits
+        right, bottom = min(left + 1, columns - 1), min(top + 1, rows - 1)
+        x, y = x & (unit - 1), y & (unit - 1)
+        for axis in range(2):
+            upper = np.int64(vectors[top, left, axis]) * (unit - x) + np.int64(vectors[top, right, axis]) * x
+            lower = np.int64(vectors[bottom, left, axis]) * (unit - x) + np.int64(vectors[bottom, right, axis]) * x
+            total = upper * (unit - y) + lower * y
+            place = np.int64(positions[n, axis]) + ((total + (np.int64(1) << (shift - 1))) >> shift)
+            moved[n, axis] = min(max(place, MIN_POSITION), MAX_POSITION)
 
 
 def predict_inter(reference: Slots, field: MotionField | None) -> Slots:
@@ -130,11 +139,11 @@ def predict_between(past: Slots, future: Slots, *, late: bool) -> Slots:
     past = past.extended(future)
     same = past.births == future.births
     other = future if late else past
-    parts = (
-        np.where(same[:, None], (a + b) >> 1, c)
-        for a, b, c in zip(_parts(past.state), _parts(future.state), _parts(other.state), strict=True)
-    )
-    return Slots(SplatState(*parts), other.births)
+    means = [(a + b) >> 1 for a, b in zip(_parts(past.state), _parts(future.state), strict=True)]
+    alone = np.flatnonzero(~same)
+    for mean, part in zip(means, _parts(other.state), strict=True):
+        mean[alone] = part[alone]
+    return Slots(SplatState(*means), other.births)
 
 
 def _parts(state: SplatState) -> tuple[IntArray, IntArray, IntArray]:
