@@ -38,8 +38,8 @@ def alternate(
     level_weights: Sequence[float],
     *,
     opponent: bool,
-    rounds: int = 3,
-    iterations: int = 30,
+    rounds: int = 6,
+    iterations: int = 15,
     passes: int = 8,
     shares: Sequence[float] | None = None,
 ) -> Refined:

@@ -500,9 +500,6 @@ def refine_whole(field, whole, floats, order, bounds, state, painted, step, rate
         costs: `coding.main.cost.IntraCosts` of the layer.
         most: int64 [2] of positions, one past the last.
         opponent: whether amplitudes lie on opponent axes.
-
-    Returns:
-        By how much the error has fallen.
     """
     positions, shapes, symbols = state
     widest = 0
@@ -518,7 +515,6 @@ def refine_whole(field, whole, floats, order, bounds, state, painted, step, rate
     position, shape = np.empty(2, np.int64), np.empty(3, np.int64)
     best_position, best_shape, best_symbols = np.empty(2, np.int64), np.empty(3, np.int64), np.empty(3, np.int64)
     tried_positions, tried_shapes = np.empty((2 + len(_SHARES), 2), np.int64), np.empty((2 + len(_SHARES), 3), np.int64)
-    fallen = 0.0
     for n in order:
         fresh, norm, energy = False, 0, 0.0
         for c in range(3):
@@ -605,15 +601,12 @@ def refine_whole(field, whole, floats, order, bounds, state, painted, step, rate
             symbols[n, c] = best_symbols[c]
             amplitudes[c] = painted[n, c] = best_symbols[c] * step
         if best_symbols[0] == 0 and best_symbols[1] == 0 and best_symbols[2] == 0:
-            fallen += old
             continue
         positions[n, 0], positions[n, 1] = best_position
         for c in range(3):
             shapes[n, c] = best_shape[c]
         _describe(splat, positions[n], shapes[n], amplitudes, opponent)
         _paint(field, whole, floats, splat, amplitudes, -1.0, buffers)
-        fallen += old - min(best, old)
-    return fallen
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
