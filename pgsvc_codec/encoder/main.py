@@ -6,6 +6,7 @@ one waits for the frames that decide it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,14 +22,15 @@ from pgsvc_codec.picture import Frame
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.levels import LevelSizes
 from pgsvc_codec.train.main.aim import Aim, level_weights, step_of_quality
+from pgsvc_codec.train.main.alternate import alternate
 from pgsvc_codec.train.main.fit import fit_intra_main
 from pgsvc_codec.train.main.gop import Effort, choose_distance, fit_anchor, fit_between, held_price
 from pgsvc_codec.train.main.inter import InterProblem
-from pgsvc_codec.train.main.refine import refine_intra
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.video import Chroma, VideoInfo
 
 _FINER = 0.75  # step of an I-frame that others are made of, over that of a still of the same quality
+_BRIEF = 100  # iterations of a fit: below, the refinement is as brief
 _LOOKAHEAD = 8  # frames behind the I-frame that decide how far anchors lie apart
 
 
@@ -86,7 +88,7 @@ class MainGop:
         fit = fit_intra_main(source.objective, aim, plan.iterations_intra, rng, opponent=self._opponent)
         codes = tuple(int(code) for code in np.rint(np.clip(fit.background, 0, 1) * 255))
         self._background = _background(codes)
-        refined = refine_intra(
+        refined = alternate(
             source.objective,
             self._background,
             fit.layers,
@@ -94,7 +96,8 @@ class MainGop:
             fit.prices,
             fit.level_weights,
             opponent=self._opponent,
-            passes=_passes(plan.iterations_intra),
+            rounds=_rounds(plan.iterations_intra),
+            passes=4 if plan.iterations_intra < _BRIEF else 8,
             shares=plan.least_shares,
         )
         self._fit = fit
@@ -174,9 +177,9 @@ def _aim(plan: EncodePlan, *, alone: bool) -> Aim:
     return Aim(step, plan.layer_shares, level_weights(plan.num_layers, plan.level_weights), splats)
 
 
-def _passes(iterations: int) -> int:
-    """Of the refinement, beside a fit of so many iterations."""
-    return 4 if iterations < 100 else 8 if iterations < 1500 else 16
+def _rounds(iterations: int) -> int:
+    """Of fit and refinement in turn, behind a first fit of so many iterations."""
+    return 0 if iterations < _BRIEF else min(math.ceil(iterations / 125), 12)
 
 
 def _shifted(step: FrameStep, by: int) -> FrameStep:
