@@ -1,7 +1,7 @@
 """How fast streams are decoded: frames per second, the first frame, the first use on a machine, memory.
 
     python benchmarks/decoding.py [CLIP] [--splats 12000 27000] [--levels 1 2 3] [--threads 1 2] [--frames 24]
-                                  [--rounds 8]
+                                  [--rounds 8] [--profile baseline main]
 
 Without CLIP, a view of 1920x1080 moves over archer (see SOURCES.md under PGSVC_DATA), enlarged a little.  It is encoded
 in three equal layers and GOPs of 12 frames by a few iterations: the time of decoding depends on the splats, hardly on
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from results_file import WORK, ResultsFile
 from scipy.ndimage import zoom
 from streams import encode_levels
 
-from pgsvc_codec.config import EncodeConfig
+from pgsvc_codec.config import PROFILES, EncodeConfig
 from pgsvc_codec.decoder import Decoder
 from pgsvc_codec.media.sinks import open_sink
 from pgsvc_codec.media.source import open_source
@@ -39,7 +40,7 @@ from pgsvc_codec.picture import Frame
 
 STILL = DATA / "archer_1920x1080_1f_420_8bit.yuv"
 STEP = (4, 2)  # pixels to the right and down from frame to frame, even for the sake of chroma
-KEYS = ["clip", "frames", "splats", "level", "threads"]
+KEYS = ["clip", "frames", "profile", "splats", "level", "threads"]
 # Runs its arguments and prints wait status, seconds and KiB.  Linux counts what a process was before it became another
 # program, and this one is large by now, so that somebody small must start those to be measured.
 _WATCH = """
@@ -137,28 +138,28 @@ def main() -> None:
     parser.add_argument("--levels", type=int, nargs="+", default=list(LEVELS), choices=LEVELS)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N")
     parser.add_argument("--frames", type=int, default=24, metavar="N")
+    parser.add_argument("--profile", nargs="+", default=list(PROFILES), choices=PROFILES)
     parser.add_argument("--rounds", type=int, default=8, metavar="N", help="the best of which counts")
     options = parser.parse_args()
     found = find([options.clip or STILL], suffixes=())
     clips = found if options.clip else [panned(still, options.frames) for still in found]
     with ResultsFile("decoding", COLUMNS, KEYS) as results:
-        for clip in clips:
-            for splats in options.splats:
-                config = EncodeConfig(
-                    profile="baseline",
-                    layers=LAYERS,
-                    splats=splats,
-                    preset="ultrafast",
-                    iterations=20,
-                    keyint=12,
-                    scenecut=0,
-                )
-                path = encode_levels(clip, options.frames, config).levels[-1].path
-                for level in options.levels:
-                    for threads in options.threads:
-                        keys = dict(zip(KEYS, (clip.name, options.frames, splats, level, threads), strict=True))
-                        if not results.has(**keys):
-                            results.add(**keys, **measure(path, level, threads, options.rounds))
+        for clip, profile, splats in product(clips, options.profile, options.splats):
+            config = EncodeConfig(
+                profile=profile,
+                layers=LAYERS,
+                splats=splats,
+                preset="ultrafast",
+                iterations=20,
+                keyint=12,
+                scenecut=0,
+            )
+            path = encode_levels(clip, options.frames, config).levels[-1].path
+            for level, threads in product(options.levels, options.threads):
+                values = (clip.name, options.frames, profile, splats, level, threads)
+                keys = dict(zip(KEYS, values, strict=True))
+                if not results.has(**keys):
+                    results.add(**keys, **measure(path, level, threads, options.rounds))
 
 
 if __name__ == "__main__":
