@@ -48,12 +48,12 @@ _BORN_AT_A_TIME = 0.2  # of a layer
 _PULL = 3.0  # power of a layer's share over the wanted one by which its price rises
 _LASTING_PULL = 0.05  # likewise, and stays
 _MOST_PULL = 100.0  # lasting
-_STEERING = 0.15  # power of the number of splats over the one that there should be by which D rises, each time
-_STEERED = 0.7  # of the iterations, when all that are too many should be gone
+_STEERING = 0.08  # power of the number of splats over the wanted one by which D rises, each time
+_STEERED = 0.4  # of the iterations go by before
+_STEPS = (1e-3, 8.0)  # D at least and at most
 _STARTED = 0.04  # splats to begin with, per unit of the picture's variation over D
 _CROWD = 6  # pixels for each of them at least
-_LEFT = 0.18  # of them in the end
-_RATED = 3  # iterations for which slopes of the rate hold, which change slowly
+_LEFT = 0.15  # of them in the end, rather less: splats go more easily than they come
 _WARMUP = 3
 
 
@@ -144,7 +144,6 @@ class _Fit:
         tuning = DEFAULTS
         rates = (tuning.offset_rate, tuning.shape_rate, tuning.amplitude_rate * math.sqrt(math.prod(size) / started))
         self._optimizer = GrowingAdam(self.model.parameters(), rates, betas_of(tuning, iterations))
-        self._rate: Rate | None = None  # of the splats as they were a few iterations ago
         self._refresh(np.ones(objective.num_levels))
 
     def _start(self) -> int:
@@ -154,7 +153,7 @@ class _Fit:
         if wanted is None:
             most = min(objective.width * objective.height // _CROWD, MAX_SPLATS)
             return max(min(int(extent / self._step), most), 8 * objective.num_levels)
-        self._step = min(max(extent * _LEFT / wanted, 1e-3), 8.0)
+        self._step = min(max(extent * _LEFT / wanted, _STEPS[0]), _STEPS[1])
         return math.ceil(wanted / _LEFT)
 
     @property
@@ -175,9 +174,7 @@ class _Fit:
             splats = model.splats()
             step = objective.step(splats, self._background, model.ends, weights)
             model.set_gradients(step.moments)
-            if self._rate is None or iteration % _RATED == 0:
-                self._rate = model.rate(self._densities)
-            rate = self._rate
+            rate = model.rate(self._densities)
             model.add_rate(rate, ramp * self._row_prices)
             self._optimizer.step(scale(iteration))
             model.settle()
@@ -202,10 +199,12 @@ class _Fit:
         if turn % 2 and done <= _BORN:
             layer = int(np.argmin(excess)) if excess.min() < 0.8 else turn // 2 % len(model.ends)
             births = layer, self._births(layer, splats, rate)
-        if _PRUNED[0] <= done <= _PRUNED[1]:
+        pruning = _PRUNED[0] <= done <= _PRUNED[1]
+        if pruning:
             worth = ramp * (self._row_prices * rate.bits).numpy()
             margins = removal_costs(splats, step, self.level_weights, model.ends) - worth
             margins[(model.amplitudes.abs().amax(1) < _LEAST * self._densities.step).numpy()] = -np.inf
+            worthy = int((margins >= 0).sum())
             kept = np.concatenate([rows.start + _worthy(margins[rows]) for rows in model.layers])
             model.keep(kept)
             self._optimizer.keep(model.parameters(), kept)
@@ -214,18 +213,17 @@ class _Fit:
             at = model.ends[layer]
             model.insert(layer, born)
             self._optimizer.insert(model.parameters(), at, len(born))
-        if _PRUNED[0] <= done <= _PRUNED[1]:
+        if pruning:
             self._lasting = (self._lasting * excess**_LASTING_PULL).clip(1 / _MOST_PULL, _MOST_PULL)
-            self._step *= self._steering(done)
+            if done >= _STEERED:
+                self._steer(worthy)
         self._refresh(excess if done >= _PRUNED[0] else np.ones_like(excess))
 
-    def _steering(self, done: float) -> float:
-        """By what D changes so that the number of splats falls evenly to the one that is wanted, if one is."""
-        wanted = self._aim.splats
-        if wanted is None:
-            return 1.0
-        ahead = min(max((_STEERED - done) / (_STEERED - _PRUNED[0]), 0.0), 1.0)
-        return float((max(len(self.model), 1) * _LEFT**ahead / wanted) ** _STEERING)
+    def _steer(self, worthy: int) -> None:
+        """Change D as splats that are worth their bits are more or fewer than wanted, if a number is."""
+        if self._aim.splats is not None:
+            change = (max(worthy, 1) / self._aim.splats) ** _STEERING
+            self._step = min(max(self._step * change, _STEPS[0]), _STEPS[1])
 
     def _births(self, layer: int, splats: Splats, rate: Rate) -> Splats:
         """New splats for a layer that are worth their bits."""
@@ -242,7 +240,6 @@ class _Fit:
         """What depends on which splats there are, and on the layers' shares over the wanted ones."""
         self.prices = PRICE * self._step**2 * self._aim.ratios * self._lasting * excess**_PULL
         self._densities = self.model.densities([float(step) for step in self.steps])
-        self._rate = None
         sizes = np.diff([0, *self.model.ends])
         self._row_prices = torch.from_numpy(np.repeat(self.prices, sizes).astype(np.float32))
 

@@ -7,7 +7,8 @@ One splat of a layer with n splats and step D costs about
     amplitude |k| / mean |k| and the sign, per plane, k = a / D
 
 in bits, where steps of shapes and places are those of `coding.main.state`: l1, l3 and one octave, over 2^e with
-2^e = |a| / D.  So five of its eight numbers cost a bit more each time its amplitude doubles; colours do by themselves.
+2^e = |a| / D.  So five of its eight numbers cost a bit more each time its amplitude doubles; that of the colours is
+counted alike, for few strong splats are then replaced by fewer bits than many weak ones (5 % of the rate).
 The Laplacian and logistic densities are as wide as the layer's own parameters are.
 """
 
@@ -22,7 +23,7 @@ import torch
 _LN2 = math.log(2.0)
 _LOGISTIC_SCALE = math.log(3.0)  # half the distance between the quartiles of a logistic density of scale 1
 _NARROWEST = 0.05  # scale of a layer's shapes, of which there may be few
-_FINER = 5.0  # parameters whose steps halve when the amplitude doubles
+_FINER = 8.0  # parameters that cost a bit more when the amplitude doubles
 _CELL = 8.0  # pixels: no step of a position is wider
 
 
