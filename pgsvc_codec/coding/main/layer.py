@@ -33,7 +33,7 @@ from pgsvc_codec.splats import IntArray, SplatState
 _STEP_BITS = 7
 _BACKGROUND_BITS = 8
 _DISTANCE_BITS = 3
-_HEADER_BYTES = 64  # more than all fields before the splats
+_HEADER_BYTES = 256  # more than all fields before the splats
 _SLOT_BYTES = 512  # of one slot's flags and deltas, at most
 _VECTOR_BYTES = 128
 _NEW_BACKGROUND, _MOTION, _ACTION, _NEW_STEP = range(4)  # `kernels.code_flag`; the last two once per kind of frame
