@@ -16,15 +16,17 @@ from pgsvc_codec.coding.main.gop import coding_order
 from pgsvc_codec.coding.main.predict import MotionField, Slots, predict_between
 from pgsvc_codec.splats import Splats, SplatState
 from pgsvc_codec.train.main.inter import InterProblem, fit_changes, fit_inter
+from pgsvc_codec.train.main.motion_field import field_bits
 from pgsvc_codec.train.main.refine import RefinedInter, refine_inter
 
 # Prices of bits over those of the I-frame, which all others build on; in B-frames by depth: what few frames or none
 # refer to need not be as good.
-_ANCHOR_PRICE = 2.0
+_ANCHOR_PRICE = 1.4
 _BETWEEN_PRICES = (6.0, 8.0, 12.0, 12.0)
-_HOLD = 5.0  # power by which prices fall as errors rise
+_HOLD = 10.0  # power by which prices fall as errors rise
+_LEAST_HELD = 0.25
 _TINY = 1e-12
-_TRIAL_PRICE = 8.0  # at which the bits of all frames of a GOP are worth their error
+_TRIAL_PRICE = 4.0  # of all frames
 _TRIAL_FRAMES = 8  # that both ways are tried on
 _LARGE, _HUGE = 480 * 320, 1600 * 900  # pixels from which on fields are coarser
 
@@ -52,7 +54,7 @@ class InterTargets(NamedTuple):
     reborn: list[NDArray[np.bool_]] | None  # slots coded whole; none in a B-frame
     field: MotionField | None  # none in a B-frame
     squared_error: NDArray[np.float64]  # [levels] H W times the mean squared error, summed over planes
-    bits: list[float]  # estimate, without the field
+    bits: list[float]  # estimate
 
 
 def held_price(error: float, first: float) -> float:
@@ -62,7 +64,7 @@ def held_price(error: float, first: float) -> float:
         error: squared error of the last anchor's top level.
         first: likewise of the I-frame.
     """
-    return min(max((first / max(error, _TINY)) ** _HOLD, 1 / _ANCHOR_PRICE), 2.0) if first > 0 else 1.0
+    return min(max((first / max(error, _TINY)) ** _HOLD, _LEAST_HELD), 2.0) if first > 0 else 1.0
 
 
 def field_spacing(size: tuple[int, int]) -> int:
@@ -87,10 +89,20 @@ def fit_anchor(
         effort: iterations.
         before: the field of that anchor, if it is a P-frame.
     """
-    problem = problem._replace(price=_ANCHOR_PRICE * problem.price)
+    return _anchor(problem._replace(price=_ANCHOR_PRICE * problem.price), reference, luma, effort, before)
+
+
+def _anchor(
+    problem: InterProblem,
+    reference: Sequence[Slots],
+    luma: NDArray[np.float32],
+    effort: Effort,
+    before: MotionField | None,
+) -> InterTargets:
     fit = fit_inter(problem, reference, luma, field_spacing(problem.size), effort.anchor, before)
     settled = _refined(problem, fit.predictions, fit.splats, fit.reborn, effort.passes)
-    return InterTargets(settled.layers, settled.reborn, fit.field, settled.squared_error, settled.bits)
+    bits = [settled.bits[0] + field_bits(fit.field), *settled.bits[1:]]
+    return InterTargets(settled.layers, settled.reborn, fit.field, settled.squared_error, bits)
 
 
 def fit_between(problem: InterProblem, predicted: Sequence[Slots], depth: int, effort: Effort) -> InterTargets:
@@ -103,7 +115,10 @@ def fit_between(problem: InterProblem, predicted: Sequence[Slots], depth: int, e
         effort: iterations.
     """
     price = _BETWEEN_PRICES[min(depth, len(_BETWEEN_PRICES)) - 1]
-    problem = problem._replace(price=price * problem.price)
+    return _between(problem._replace(price=price * problem.price), predicted, effort)
+
+
+def _between(problem: InterProblem, predicted: Sequence[Slots], effort: Effort) -> InterTargets:
     splats = fit_changes(problem, predicted, effort.between)
     settled = _refined(problem, predicted, splats, None, effort.passes)
     return InterTargets(settled.layers, None, None, settled.squared_error, settled.bits)
@@ -149,22 +164,22 @@ def choose_distance(problems: Sequence[InterProblem], first: Sequence[Slots]) ->
 
 
 def _trial_cost(problems: Sequence[InterProblem], first: Sequence[Slots], distance: int) -> float:
-    """J of all frames but the first."""
+    """J of all frames but the first, at one price for all."""
     decoded: dict[int, Sequence[Slots]] = {0: first}
     total, field = 0.0, None
     for step in coding_order(len(problems), distance)[1:]:
         assert step.past is not None
         problem, past = problems[step.display], decoded[step.past]
+        problem = problem._replace(price=_TRIAL_PRICE * problem.price)
         if step.future is None:
             luma = problems[step.past].objective.targets[-1].picture[0]
-            targets = fit_anchor(problem, past, luma, _TRIAL, field)
+            targets = _anchor(problem, past, luma, _TRIAL, field)
             field = targets.field
         else:
             pairs = zip(past, decoded[step.future], strict=True)
             past = [predict_between(*pair, late=step.late) for pair in pairs]
-            targets = fit_between(problem, past, step.depth, _TRIAL)
-        bits = _TRIAL_PRICE * np.dot(problem.lambdas, targets.bits)
-        total += float(np.dot(problem.level_weights, targets.squared_error) + bits)
+            targets = _between(problem, past, _TRIAL)
+        total += float(np.dot(problem.level_weights, targets.squared_error) + np.dot(problem.lambdas, targets.bits))
         new = targets.reborn or [np.zeros(len(state), np.bool_) for state in targets.slots]
         decoded[step.display] = [_slots(*layer, step.display) for layer in zip(past, targets.slots, new, strict=True)]
     return total

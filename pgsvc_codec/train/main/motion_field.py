@@ -68,6 +68,15 @@ def in_pixels(field: MotionField) -> NDArray[np.float64]:
     return field.vectors / float(_HALF_PIXELS)
 
 
+def field_bits(field: MotionField) -> float:
+    """About what a field costs: the bits of its vectors' differences from those before, in their own statistics."""
+    vectors = field.vectors.astype(np.int64)
+    sizes = np.abs(np.diff(vectors, axis=1, prepend=np.roll(vectors[:, :1], 1, axis=0))).ravel()
+    counts = np.bincount(sizes)
+    counts = counts[counts > 0]
+    return float((counts * np.log2(sizes.size / counts)).sum() + np.count_nonzero(sizes))
+
+
 def roughness(field: NDArray[np.float64]) -> NDArray[np.float64]:
     """[rows, columns, 2] gradient of the sum of the distances between neighbouring vectors, in pixels."""
     slope = np.zeros_like(field)

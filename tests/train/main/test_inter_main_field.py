@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scenes import scene
 
 from pgsvc_codec.coding.main.predict import MAX_VECTOR, carried, field_shape
-from pgsvc_codec.train.main.motion_field import Nodes, candidates, coded, in_pixels, roughness
+from pgsvc_codec.train.main.motion_field import Nodes, candidates, coded, field_bits, in_pixels, roughness
 
 
 @given(
@@ -82,3 +82,13 @@ def test_small_pictures_have_fields(size):
     for field in candidates(plane, plane, 32):
         assert field.shape == (*field_shape(*size, 32), 2)
         assert not field.any()
+
+
+def test_bits_grow_with_roughness(rng):
+    still, pan = np.zeros((6, 9, 2)), np.full((6, 9, 2), 2.5)
+    rough = [rng.normal(0, spread, (6, 9, 2)) for spread in (0.5, 5.0)]
+    bits = [field_bits(coded(field, 16)) for field in (still, pan, *rough)]
+    assert bits[0] == 0
+    assert bits == sorted(bits)
+    assert bits[1] < 20
+    assert bits[3] > 300
