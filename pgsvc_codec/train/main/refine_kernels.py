@@ -800,16 +800,22 @@ def refine_slots(
         energy = 0.0
         for c in range(3):
             energy += painted[n, c] * painted[n, c]
-        level = _class_of_amplitudes(expected_amplitudes[n], step)
-        if energy == 0.0 or (
-            expected_amplitudes[n, 0] == 0 and expected_amplitudes[n, 1] == 0 and expected_amplitudes[n, 2] == 0
-        ):
+        dark = energy == 0.0
+        if (dark and modes[n] >= 0) or not expected_amplitudes[n].any():
             continue
+        level = _class_of_amplitudes(expected_amplitudes[n], step)
         shift_x, shift_y = _place_shift(expected_shapes[n, 0], level), _place_shift(expected_shapes[n, 2], level)
         high = 8 - level
-        _describe(splat, positions[n], shapes[n], painted[n], opponent)
-        _take(field, whole, floats, splat, painted[n], buffers, sums)
         old, energy = 0.0, 0.0
+        if dark:  # a fit has faded it out: it is gone, or where it was expected
+            for c in range(channels):
+                wanted[c] = expected_amplitudes[n, c] / 4096.0
+            positions[n], shapes[n], modes[n] = expected_positions[n], expected_shapes[n], 0
+            _describe(splat, positions[n], shapes[n], wanted, opponent)
+            _pull(field, whole, floats, splat, buffers, sums)
+        else:
+            _describe(splat, positions[n], shapes[n], painted[n], opponent)
+            _take(field, whole, floats, splat, painted[n], buffers, sums)
         for c in range(3):
             sums[_SUMS + c] += painted[n, c] * sums[_SQUARES + c]
             energy += painted[n, c] * painted[n, c] * sums[_SQUARES + c]
@@ -834,7 +840,7 @@ def refine_slots(
                 delta = (amplitudes[n, c] - expected_amplitudes[n, c]) // step
                 own += _delta_bits(deltas, 5 + c, delta) if modes[n] & 4 else 0.0
             cost = old + rate * (own + flags[n, modes[n]] - 0.01)
-            if cost < best:
+            if cost < best and not dark:
                 best, best_mode = cost, modes[n]
                 best_position[:], best_shape[:], best_colors[:] = positions[n], shapes[n], amplitudes[n]
             still, colored = _color_deltas(sums, expected_amplitudes[n], step, unit, rate, deltas, moved)
@@ -851,7 +857,7 @@ def refine_slots(
                         best_colors[c] = expected_amplitudes[n, c] + (moved[5 + c] * step if change else 0)
 
         trials = 0
-        for turn in range(1 + len(_SHARES)):
+        for turn in range(0 if dark else 1 + len(_SHARES)):
             _aim(splat, sums, energy, _SHARES[turn - 1] if turn else 1.0, target)
             lying, placed = _place_delta(
                 splat, expected_positions[n], expected_shapes[n], level, target, energy, rate, deltas, moved

@@ -146,3 +146,27 @@ def test_new_splats_begin_near_the_fit(moving: Moving) -> None:
     assert len(found) == len(wanted) == 4
     distance = (found.positions - parameters_of(layer[number:], *SIZE, opponent=True)[0]) / 64
     assert np.abs(distance).max() < 12
+
+
+@pytest.mark.parametrize("between", [False, True])
+def test_slots_that_a_fit_has_faded_out_are_gone_or_as_predicted(moving: Moving, between: bool) -> None:
+    faded = []
+    for layer, state in zip(moving.layers, moving.predicted, strict=True):
+        colors = layer.colors.copy()
+        colors[3 : len(state) : 2] = 0.0
+        cholesky = layer.cholesky.copy()
+        cholesky[3 : len(state) : 2] *= np.float32(1.3)  # on no lattice
+        faded.append(Splats(layer.means, cholesky, colors))
+    moving = moving._replace(layers=faded)
+    refined = refine_between(moving) if between else refine(moving)
+    np.testing.assert_allclose(refined.squared_error, painted_error(moving, refined.layers), rtol=1e-4)
+    for state, reborn, predicted in zip(refined.layers, refined.reborn, moving.predicted, strict=True):
+        kept = np.flatnonzero(~reborn[: len(predicted)] & state.amplitudes[: len(predicted)].any(axis=1))
+        changes(predicted[kept], state[kept], STEPS[INDEX])
+
+
+def test_many_slots_at_the_finest_step_lie_on_their_lattices(moving: Moving) -> None:
+    refined = refine_inter(*moving, [0] * 3, [1e-7] * 3, WEIGHTS, opponent=True, passes=2)
+    for state, reborn, predicted in zip(refined.layers, refined.reborn, moving.predicted, strict=True):
+        kept = np.flatnonzero(~reborn[: len(predicted)] & state.amplitudes[: len(predicted)].any(axis=1))
+        changes(predicted[kept], state[kept], STEPS[0])
