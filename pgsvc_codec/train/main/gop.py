@@ -21,12 +21,14 @@ from pgsvc_codec.train.main.refine import RefinedInter, refine_inter
 
 # Prices of bits over those of the I-frame, which all others build on; in B-frames by depth: what few frames or none
 # refer to need not be as good.
-_ANCHOR_PRICE = 1.4
-_BETWEEN_PRICES = (6.0, 8.0, 12.0, 12.0)
-_HOLD = 10.0  # power by which prices fall as errors rise
-_LEAST_HELD = 0.25
+_ANCHOR_PRICE = 1.0
+_BETWEEN_PRICES = (4.0, 6.0, 8.0, 8.0)
+_HOLD = 4.0  # power by which prices fall as errors rise; at twice that, quality swings from frame to frame
+_LEAST_HELD = 0.4
 _TINY = 1e-12
-_TRIAL_PRICE = 4.0  # of all frames
+_TRIAL_PRICE = 2.0  # of all frames
+# Trials are too short for B-frames to show what they are worth.
+_HANDICAPS = {1: 1.0, 2: 0.95, 4: 0.9, 8: 0.9}
 _TRIAL_FRAMES = 8  # that both ways are tried on
 _LARGE, _HUGE = 480 * 320, 1600 * 900  # pixels from which on fields are coarser
 
@@ -153,14 +155,13 @@ def choose_distance(problems: Sequence[InterProblem], first: Sequence[Slots]) ->
         first: layers of the I-frame as decoded.
     """
     problems = problems[: _TRIAL_FRAMES + 1]
-    far = max(distance for distance in (1, 2, 4, 8) if distance <= max(len(problems) - 1, 1))
-    if far == 1:
-        return 1
-    near_cost, far_cost = (_trial_cost(problems, first, distance) for distance in (1, far))
-    if far_cost < near_cost:
-        return far
-    # what lies in between seldom is better than both
-    return 2 if far > 2 and _trial_cost(problems, first, 2) < near_cost else 1
+    costs: dict[int, float] = {}
+    # from the middle outwards: one of the ends is not worth a trial
+    for distance in (1, 4, 8, 2):
+        ruled_out = distance in (2, 8) and 4 in costs and (costs[4] < costs[1]) == (distance == 2)
+        if distance == 1 or (distance < len(problems) and not ruled_out):
+            costs[distance] = _HANDICAPS[distance] * _trial_cost(problems, first, distance)
+    return min(costs, key=lambda distance: costs[distance])
 
 
 def _trial_cost(problems: Sequence[InterProblem], first: Sequence[Slots], distance: int) -> float:

@@ -146,4 +146,4 @@ def test_prices_hold_the_quality():
     prices = [held_price(error, 2.0) for error in (0.0, 1.0, 1.9, 2.0, 2.2, 2.5, 9.0)]
     assert prices == sorted(prices, reverse=True)
     assert prices[0] == 2.0
-    assert prices[-1] == 0.25
+    assert prices[-1] == 0.4
