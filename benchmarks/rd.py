@@ -1,7 +1,7 @@
 """Rate and distortion: streams against other codecs, bytes of files and decoded pixels on both sides.
 
     python benchmarks/rd.py stills [PICTURE ...] [--codec NAME ...] [--quality 20 35 ..] [--splats 700 1500 ..]
-                                   [--preset medium fast] [--tune psnr] [--again]
+                                   [--preset medium fast] [--again]
     python benchmarks/rd.py clips [CLIP ...] [--frames N] [likewise]
     python benchmarks/rd.py compare     the comparisons and plots again, from the rows that are there
     python benchmarks/rd.py table       what the `main` profile is held to, and where it stands
@@ -52,7 +52,7 @@ from progress import Ticker
 from results_file import RESULTS, ResultsFile, read_rows
 
 from pgsvc_codec import __version__
-from pgsvc_codec.config import PRESETS, PROFILES, TUNES, EncodeConfig
+from pgsvc_codec.config import PRESETS, PROFILES, EncodeConfig
 from pgsvc_codec.decoder import Decoder
 from pgsvc_codec.describe import describe_file
 from pgsvc_codec.encoder import Progress, encode
@@ -111,9 +111,9 @@ def timed(make: Callable[[], bytes]) -> Timed:
     return Timed(data, time.perf_counter() - started, time.process_time() - spent)
 
 
-def name_of(profile: str, preset: str, tune: str) -> str:
+def name_of(profile: str, preset: str) -> str:
     """What a codec of ours is called in the results."""
-    return f"{profile} {preset}" if profile != "main" or tune == TUNES[0] else f"{profile} {preset} {tune}"
+    return f"{profile} {preset}"
 
 
 def streams_of(info: VideoInfo, options: argparse.Namespace, frames: int) -> Iterator[Stream]:
@@ -129,11 +129,9 @@ def streams_of(info: VideoInfo, options: argparse.Namespace, frames: int) -> Ite
         for preset in options.preset:
             for value in options.quality if name == "quality" else options.splats or densities:
                 fixed: dict[str, Any] = {"layers": LAYERS, "profile": profile, "preset": preset, name: value}
-                if profile == "main":
-                    fixed["tune"] = options.tune
                 if frames > 1:
                     fixed |= {"keyint": frames, "scenecut": 0}
-                yield Stream(name_of(profile, preset, options.tune), f"{name} {value:g}", EncodeConfig(**fixed))
+                yield Stream(name_of(profile, preset), f"{name} {value:g}", EncodeConfig(**fixed))
 
 
 def encode_stream(path: Path, frames: int | None, stream: Stream) -> Timed:
@@ -293,8 +291,7 @@ def tell_codecs(options: argparse.Namespace) -> None:
         if profile in options.codec and profile in PROFILES:
             for preset in options.preset:
                 fixed = f"layers={LAYERS} profile={profile} preset={preset}"
-                fixed += f" tune={options.tune}" * (profile == "main")
-                told.append((name_of(profile, preset, options.tune), fixed, f"pgsvc-codec {__version__}"))
+                told.append((name_of(profile, preset), fixed, f"pgsvc-codec {__version__}"))
     with ResultsFile("rd-codecs", CODEC_COLUMNS, CODEC_COLUMNS, is_shown=False) as results:
         for row in told:
             named = dict(zip(CODEC_COLUMNS, row, strict=True))
@@ -499,7 +496,7 @@ def measure(part: Part, options: argparse.Namespace) -> None:
     tell_codecs(options)
     if options.again:
         profiles = [profile for profile in OURS if profile in options.codec]
-        codecs = {name_of(profile, preset, options.tune) for profile in profiles for preset in options.preset}
+        codecs = {name_of(profile, preset) for profile in profiles for preset in options.preset}
         names = {path.name for path in files}
         forget(part.results, lambda row: row["codec"] in codecs and row[part.keys[0]] in names)
     with ResultsFile(part.results, part.columns, part.keys) as results:
@@ -526,7 +523,6 @@ def _read_options() -> argparse.Namespace:
         command.add_argument("--quality", nargs="+", type=float, default=list(QUALITIES), metavar="Q")
         command.add_argument("--splats", nargs="+", type=int, metavar="N")
         command.add_argument("--preset", nargs="+", choices=list(PRESETS), default=["medium"])
-        command.add_argument("--tune", choices=TUNES, default=TUNES[0], help="of main; default: %(default)s")
         command.add_argument("--again", action="store_true", help="measure streams of ours anew")
         if name == "clips":
             command.add_argument("--frames", type=int, metavar="N", help="of each clip; default: all")

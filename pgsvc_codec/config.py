@@ -21,33 +21,35 @@ PROGRESSIONS: tuple[str, ...] = get_args(Progression)
 LEVEL_SCHEDULES = ("all", "cyclic")
 STRATEGIES = ("joint", "joint-random", "sequential", "monolithic", "pruning")
 SCALABILITIES = ("quality", "resolution")
-MAIN_STRATEGIES = ("joint", "sequential", "monolithic")  # the others are the paper's comparisons
-TUNES = ("psnr", "ms-ssim")
+MAIN_STRATEGIES = ("joint", "monolithic")  # the others are the paper's comparisons
 DEFAULT_QUALITY = 50.0
 
 
 class Preset(NamedTuple):
     """A point on the curve of quality over time."""
 
-    iterations: int  # at most, of an I-frame's fit, the quantisation-aware part included
-    seconds: float | None  # per megapixel of an I-frame on two cores (benchmarks/frontier.py); None = that depends
+    iterations: int  # in `baseline`, of an I-frame's fit at most, the quantisation-aware part included
+    seconds: float | None  # of them, per megapixel on two cores (benchmarks/frontier.py); None = that depends
+    main: int  # iterations in `main`, of an I-frame's first fit; refinements follow
 
 
 # x264's names, and the paper's own training, which ends when it has converged.
 PRESETS = {
-    "ultrafast": Preset(60, 1.3),
-    "superfast": Preset(100, 1.6),
-    "veryfast": Preset(150, 2),
-    "faster": Preset(200, 2.6),
-    "fast": Preset(300, 3.4),
-    "medium": Preset(500, 4.7),
-    "slow": Preset(1000, 9),
-    "slower": Preset(2000, 15),
-    "veryslow": Preset(4000, 28),
-    "placebo": Preset(8000, 52),
-    "paper": Preset(100_000, None),
+    "ultrafast": Preset(60, 1.3, 60),
+    "superfast": Preset(100, 1.6, 100),
+    "veryfast": Preset(150, 2, 150),
+    "faster": Preset(200, 2.6, 250),
+    "fast": Preset(300, 3.4, 400),
+    "medium": Preset(500, 4.7, 1500),
+    "slow": Preset(1000, 9, 3000),
+    "slower": Preset(2000, 15, 5000),
+    "veryslow": Preset(4000, 28, 8000),
+    "placebo": Preset(8000, 52, 12_000),
+    "paper": Preset(100_000, None, 0),  # `baseline` alone
 }
-INTER_SHARES = {"baseline": 0.3, "main": 0.2}  # of an I-frame's iterations: a P-frame starts from its reference
+# Of an I-frame's iterations that a P-frame gets, which starts from its reference; in `main` of all but very long fits.
+INTER_SHARES = {"baseline": 0.3, "main": 1 / 15}
+_LEAST_INTER = 12  # iterations in `main`
 
 _LEAST_SHARE = 0.54  # of an equal share, for layers of `main` whose shares are left to the encoder
 _SPLATS_1080P = 12_000  # default budget of a 1920x1080 frame; others by area
@@ -91,7 +93,6 @@ class EncodeConfig:
     layer_split: Sequence[float] | None = None
     splats: int | None = None  # per frame, all layers; in `main` of the I-frames
     quality: float | None = None  # 0..100, `main` only; None = `DEFAULT_QUALITY` where `splats` says nothing
-    tune: str = "psnr"  # what `main` is fitted to look good by
     preset: str = "medium"
     iterations: int | None = None  # of an I-frame; beats the preset
     profile: str | None = None  # None = `main`, but `baseline` where another option is the paper's own
@@ -121,7 +122,6 @@ class EncodeConfig:
             _require(1 <= self.iterations <= 10**6, "iterations", self.iterations, "1..1000000")
         _require(self.profile in (None, *PROFILES), "profile", self.profile, ", ".join(PROFILES))
         _require(self.strategy in STRATEGIES, "strategy", self.strategy, ", ".join(STRATEGIES))
-        _require(self.tune in TUNES, "tune", self.tune, ", ".join(TUNES))
         if self.quality is not None:
             _require(0 <= self.quality <= 100, "quality", self.quality, "0..100")
             _require(self.splats is None, "quality", f"{self.quality:g} beside a number of splats", "one of the two")
@@ -169,7 +169,6 @@ class EncodeConfig:
             because = self._is_paper if self.profile is None else "profile baseline"
             if self.quality is not None:
                 _require(False, "quality", f"{self.quality:g} with {because}", "profile main")
-            _require(self.tune == "psnr", "tune", f"{self.tune} with {because}", "profile main")
 
     @property
     def resolved_profile(self) -> str:
@@ -187,18 +186,21 @@ class EncodeConfig:
         if splats is None:
             splats = min(max(round(_SPLATS_1080P * width * height / (1920 * 1080)), 8 * self.layers), MAX_SPLATS)
         keyint = self.keyint or min(max(round(rate), _LEAST_KEYINT), _MOST_KEYINT)
-        iterations = PRESETS[self.preset].iterations if self.iterations is None else self.iterations
+        preset = PRESETS[self.preset]
+        iterations = self.iterations
+        if iterations is None:
+            iterations = preset.main if is_main else preset.iterations
+        inter = max(1, round(INTER_SHARES[self.resolved_profile] * iterations))
         return EncodePlan(
             profile=self.resolved_profile,
             quality=quality,
-            tune=self.tune,
             layer_shares=tuple(share / sum(shares) for share in shares),
             least_shares=tuple(
                 0.9 * share / sum(shares) if self.layer_split else _LEAST_SHARE / self.layers for share in shares
             ),
             level_splats=layer_ends(splats, shares),
             iterations_intra=iterations,
-            iterations_inter=max(1, round(INTER_SHARES[self.resolved_profile] * iterations)),
+            iterations_inter=min(max(inter, _LEAST_INTER), iterations) if is_main else inter,
             method="paper" if self.preset == "paper" else "natural",
             strategy=self.strategy,
             level_schedule=self.level_schedule or ("cyclic" if self.preset == "paper" else "all"),
@@ -242,7 +244,6 @@ class EncodePlan:
 
     profile: str
     quality: float | None  # of profile main; None where `level_splats` says how many splats to keep
-    tune: str
     layer_shares: tuple[float, ...]  # of the splats, in `main` of the bytes; their sum is 1
     least_shares: tuple[float, ...]  # of the bytes of an I-frame that each layer gets whatever it costs, in `main`
     level_splats: tuple[int, ...]  # of a frame, up to each level; with a quality, what is usual for the size

@@ -152,8 +152,6 @@ def test_a_level_of_its_own_has_the_splats_that_it_would_have_in_a_stream_of_all
         ({"quality": 101}, r"quality: got 101, allowed 0\.\.100"),
         ({"quality": 30, "splats": 500}, "quality: got 30 beside a number of splats, allowed one of the two"),
         ({"quality": 30, "profile": "baseline"}, "quality: got 30 with profile baseline, allowed profile main"),
-        ({"tune": "ms-ssim", "preset": "paper"}, "tune: got ms-ssim with preset paper, allowed profile main"),
-        ({"tune": "film"}, "tune: got film, allowed psnr, ms-ssim"),
         ({"level_schedule": "random"}, "level schedule: got random, allowed all, cyclic"),
         ({"strategy": "layerwise"}, "strategy: got layerwise, allowed joint, joint-random, sequential, .*pruning"),
         ({"scalability": "spatial"}, "scalability: got spatial, allowed quality, resolution"),

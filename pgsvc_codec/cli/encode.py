@@ -35,7 +35,6 @@ from pgsvc_codec.config import (
     PROGRESSIONS,
     SCALABILITIES,
     STRATEGIES,
-    TUNES,
     EncodeConfig,
 )
 from pgsvc_codec.describe import describe_file
@@ -60,10 +59,7 @@ def _parse_count(value: str) -> int:
     return int(match[1]) if match[1] else int(Fraction(match[2]) * 1000)
 
 
-_PACES = ", ".join(
-    f"{name} {preset.iterations}" + (f" ({preset.seconds:g} s)" if preset.seconds else "")
-    for name, preset in PRESETS.items()
-)
+_PACES = ", ".join(f"{name} {preset.main or '-'}/{preset.iterations}" for name, preset in PRESETS.items())
 
 
 def _parse_shares(value: str) -> tuple[float, ...]:
@@ -105,12 +101,11 @@ def _parse_sizes(value: str) -> tuple[tuple[int, int], ...]:
     metavar="N",
     help="Per frame, in place of a quality.  [default of baseline: 12k per 1080p, by area]",
 )
-@click.option("--tune", type=click.Choice(TUNES), help="What profile main looks good by.  [default: psnr]")
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
     metavar="NAME",
-    help=f"Speed: {_PACES} iterations (seconds per megapixel of an I-frame).  [default: {EncodeConfig.preset}]",
+    help=f"Speed: iterations of an I-frame in profile main/baseline: {_PACES}.  [default: {EncodeConfig.preset}]",
 )
 @click.option("--iterations", type=int, metavar="N", help="Of an I-frame, all layers together; beats the preset.")
 @click.option(

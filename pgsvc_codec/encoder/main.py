@@ -124,7 +124,8 @@ class MainGop:
         assert step.past is not None
         source = self._levels.read(self._frames[step.display])
         problem = self._problem(source.objective)
-        effort = Effort.beside(self._plan.iterations_intra)
+        iterations = self._plan.iterations_inter
+        effort = Effort(iterations, max(iterations * 2 // 5, 1))
         own = _shifted(step, self._first)
         if step.future is None:
             assert own.past is not None
@@ -179,7 +180,7 @@ def _aim(plan: EncodePlan, *, alone: bool) -> Aim:
 
 def _rounds(iterations: int) -> int:
     """Of fit and refinement in turn, behind a first fit of so many iterations."""
-    return 0 if iterations < _BRIEF else min(math.ceil(iterations / 125), 12)
+    return 0 if iterations < _BRIEF else min(math.ceil(iterations / 125), 24)
 
 
 def _shifted(step: FrameStep, by: int) -> FrameStep:
