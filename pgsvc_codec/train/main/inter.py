@@ -254,8 +254,9 @@ class _Descent:
             births = find_rebirths(
                 deltas, problem.objective, problem.background, splats, step, problem.level_weights, layer, price
             )
-            deltas.place(births.rows, births.splats)
-            self._first[births.rows] = 0.0
-            self._second[births.rows] = self._second.mean(axis=0)
+            if len(births.rows):
+                deltas.place(births.rows, births.splats)
+                self._first[births.rows] = 0.0
+                self._second[births.rows] = self._second.mean(axis=0)
         self.done += 1
         return gradients

@@ -185,3 +185,11 @@ def test_frames_of_other_kinds(rng, chroma):
     start = problem.objective.step(splats_of(state, *SIZE, opponent=False), background, [40], [1.0])
     end = problem.objective.step(fit.splats[0], background, ends, [1.0])
     assert end.squared_error.sum() < 0.8 * start.squared_error.sum()
+
+
+def test_nothing_stays_nothing(reference):
+    nothing = Slots(SplatState.empty(3), np.zeros(0, np.int32))
+    flat = tuple(np.full(SIZE[::-1], 0.5, np.float32) for _ in range(3))
+    fit = fit_inter(problem_of(flat, np.full(3, 0.5, np.float32)), [nothing] * 3, flat[0], SPACING, 12)
+    assert [len(splats) for splats in fit.splats] == [0, 0, 0]
+    assert not fit.field.vectors.any()
