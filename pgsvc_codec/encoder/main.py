@@ -99,6 +99,7 @@ class MainGop:
             rounds=_rounds(plan.iterations_intra),
             passes=4 if plan.iterations_intra < _BRIEF else 8,
             shares=plan.least_shares,
+            most=aim.splats,
         )
         self._fit = fit
         self._first_error = self._last_error = float(refined.squared_error[-1])

@@ -42,6 +42,7 @@ def alternate(
     iterations: int = 15,
     passes: int = 8,
     shares: Sequence[float] | None = None,
+    most: int | None = None,
 ) -> Refined:
     """Fit the splats of an I-frame to their lattices, in several rounds.
 
@@ -49,7 +50,7 @@ def alternate(
         objective: of the frame, one level per layer.
         background: [C] as a decoder has it.
         layers: not quantised, base first.
-        step_indices: see `refine_intra`; likewise lambdas, level_weights, opponent and shares.
+        step_indices: see `refine_intra`; likewise lambdas, level_weights, opponent, shares and most.
         rounds: of a float fit and a refinement, after a first refinement; 0 are a refinement alone.
         iterations: of each float fit.
         passes: of the last refinement; others make do with few.
@@ -66,6 +67,7 @@ def alternate(
             opponent=opponent,
             passes=passes if last else min(_PASSES_BETWEEN, passes),
             shares=shares,
+            most=most,
         )
         if not last:
             layers = _fit_again(objective, background, result.layers, level_weights, iterations, opponent=opponent)

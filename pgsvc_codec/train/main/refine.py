@@ -64,6 +64,7 @@ def refine_intra(
     passes: int = 8,
     births: bool = True,
     shares: Sequence[float] | None = None,
+    most: int | None = None,
 ) -> Refined:
     """Fit the splats of an I-frame to their lattices.
 
@@ -79,7 +80,10 @@ def refine_intra(
         births: new splats are tried between passes, where there are enough of them.
         shares: of the bits that each layer should have at least; prices fall, from `lambdas` on, for layers that have
             less, so that splats stay and are born there.  None: prices stay, wherever bits go.
+        most: splats that all layers together may keep, the weakest being left out; None: any number.
     """
+    if most is not None:
+        layers = _strongest(layers, most)
     size = (objective.width, objective.height)
     settled = [
         WholeLayer(layer, STEPS[index], size, opponent=opponent, rounded=passes == 0)
@@ -92,7 +96,8 @@ def refine_intra(
         for index, layer in enumerate(settled):
             wanting = turn in _BIRTH_TURNS or prices[index] < lambdas[index]
             bears = births and wanting and turn + _QUIET < passes
-            layer.settle(residuals, index, prices[index], _BIRTHS if bears else 0.0)
+            room = None if most is None else max(most - sum(map(len, settled)), 0)
+            layer.settle(residuals, index, prices[index], _BIRTHS if bears else 0.0, room)
         if shares is not None and turn + 1 < passes:
             prices = _balanced(prices, lambdas, [layer.bits() for layer in settled], shares)
     bits = [layer.bits() for layer in settled]
@@ -107,6 +112,21 @@ def _balanced(
     spent = np.maximum(bits, 1.0)
     change = np.log(spent / spent.sum() / np.asarray(shares))
     return np.minimum(prices * np.exp(np.clip(_BALANCE * change, -_MOST_CHANGE, _MOST_CHANGE)), highest)
+
+
+def _strongest(layers: Sequence[Splats], most: int) -> list[Splats]:
+    """The splats of the largest energy, of all layers together."""
+    energies = [
+        np.square(layer.colors.astype(np.float64)).sum(axis=1) * np.abs(layer.cholesky[:, 0] * layer.cholesky[:, 2])
+        for layer in layers
+    ]
+    joined = np.concatenate(energies)
+    if len(joined) <= most:
+        return list(layers)
+    kept = np.zeros(len(joined), np.bool_)
+    kept[np.argsort(-joined, kind="stable")[:most]] = True
+    ends = np.cumsum([len(layer) for layer in layers])[:-1]
+    return [layer[rows] for layer, rows in zip(layers, np.split(kept, ends), strict=True)]
 
 
 def refine_inter(

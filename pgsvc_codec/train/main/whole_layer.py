@@ -130,7 +130,7 @@ class WholeLayer:
         state = self.state()
         return self._prices or intra_costs(state if len(state) else self._nearest, self._step, *self._size)
 
-    def settle(self, residuals: Residuals, layer: int, rate: float, births: float) -> None:
+    def settle(self, residuals: Residuals, layer: int, rate: float, births: float, room: int | None = None) -> None:
         """One pass over all splats; those that are not worth their bits go.
 
         Args:
@@ -138,12 +138,13 @@ class WholeLayer:
             layer: index of this one.
             rate: squared error that a bit is worth.
             births: as many splats, as a share of those there are, are tried where they would take off most error.
+            room: most splats that may be born; None: any number.
         """
         field = residuals.of_layer(layer)
         before = field.samples.copy()
         costs = self._costs()
         if births:
-            self._add_births(field, rate / field.weight, births)
+            self._add_births(field, rate / field.weight, births, room)
         state = self._positions.copy(), self._shapes.copy(), self._symbols.copy()
         painted = self._painted.copy()
         ends = np.array(self._size, np.int64) << POSITION_BITS
@@ -157,11 +158,11 @@ class WholeLayer:
         self._painted = painted[kept]
         self.rows = self.rows[kept]
 
-    def _add_births(self, field: LayerField, rate: float, share: float) -> None:
+    def _add_births(self, field: LayerField, rate: float, share: float, room: int | None) -> None:
         count = len(self._positions)
         most = max(int(share * count), _FEWEST_BIRTHS)
         births = find_births(field.planes(), 1.0, self._size, max(count, 1), most)
-        worth = births.gains > _BIRTH_BITS * rate
+        worth = np.flatnonzero(births.gains > _BIRTH_BITS * rate)[:room]
         positions, shapes, painted = finely(births.splats[worth], self._size, opponent=False)  # on the axes already
         show_splats(*field[:3], positions, shapes, painted, self._opponent)
         self._positions = np.concatenate([self._positions, positions])
