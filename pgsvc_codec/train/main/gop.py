@@ -40,11 +40,6 @@ class Effort(NamedTuple):
     between: int  # of a B-frame
     passes: int = 3  # of the refinement
 
-    @classmethod
-    def beside(cls, iterations: int) -> Effort:
-        """What suits an I-frame's fit of so many iterations: others start from what is there already."""
-        return cls(max(iterations * 4 // 25, 1), max(iterations * 3 // 50, 1))
-
 
 _TRIAL = Effort(20, 10, 1)
 
