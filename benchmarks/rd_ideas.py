@@ -1,9 +1,9 @@
 """What the ideas of the `main` profile gain: encodes without one of them, or with another choice, against the default.
 
-    python benchmarks/rd_ideas.py [--ideas NAME ..] [--quality 35 55 75] [--preset fast]
+    python benchmarks/rd_ideas.py [FILE ..] [--ideas NAME ..] [--quality 35 55 75] [--preset fast]
 
-Stills are the middle 384x256 of some Kodak pictures; clips the middle 480x270 of the first 9 frames of bunny and
-park_joy.  Rows go to `results/rd-ideas.tsv`, one per source, idea and quality; those that are there are not measured
+Of stills the middle 384x256 are taken, of clips the middle 480x270 of the first 9 frames; by default of some Kodak
+pictures, bunny and park_joy.  Rows go to `results/rd-ideas.tsv`, one per source, idea and quality; those that are there are not measured
 again.  Then `results/rd-ideas-bd.tsv` has the BD-rate of each idea against the default over all qualities that both
 reach, mean over sources: more than 0 is what leaving the default costs.  Bytes are those of whole streams.
 """
@@ -102,7 +102,8 @@ class Crop:
         self.still = is_picture(path)
         with open_source(str(path), frames=None if self.still else FRAMES) as source:
             info, frames = source.info, list(islice(source, FRAMES))
-        self.info: VideoInfo = replace(info, width=CROPS[self.still][0], height=CROPS[self.still][1])
+        width, height = map(min, CROPS[self.still], (info.width, info.height))
+        self.info: VideoInfo = replace(info, width=width, height=height)
         self.frame_count = len(frames)
         self._frames = [tuple(map(self._cut, frame, self.info.plane_shapes)) for frame in frames]
 
@@ -151,11 +152,12 @@ def compare(rows: Sequence[dict[str, str]]) -> None:
 def run() -> None:
     """Measure what has no row yet, and compare."""
     parser = experiment.parser_of(__doc__)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
     parser.add_argument("--ideas", nargs="+", choices=IDEAS, default=list(IDEAS), metavar="NAME")
     parser.add_argument("--quality", type=float, nargs="+", default=[35.0, 55.0, 75.0])
     parser.add_argument("--preset", choices=list(PRESETS), default="fast")
     options = parser.parse_args()
-    files = find(STILLS) + find(CLIPS, suffixes=())
+    files = find(options.files or [*STILLS, *CLIPS], suffixes=())
     with ResultsFile("rd-ideas", COLUMNS, [*KEYS, "level"]) as results:
         for name in dict.fromkeys([DEFAULT, *options.ideas]):
             idea = IDEAS[name]

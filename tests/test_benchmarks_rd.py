@@ -375,3 +375,20 @@ def test_ms_ssim_is_compared_in_decibels() -> None:
     assert rd.quality_in({"ms_ssim": "0.99"}, "ms_ssim") == pytest.approx(20)
     assert rd.quality_in({"ms_ssim": "1"}, "ms_ssim") == pytest.approx(90)
     assert rd.quality_in({"vmaf": ""}, "vmaf") is None
+
+
+def test_ideas_are_compared_with_the_default(run: Callable[..., None], folder: Path, picture: Path, clip: Path) -> None:
+    ideas = ["splats rounded, not refined", "one layer", "P-frames alone"]
+    run("rd_ideas", picture, clip, "--ideas", *ideas, "--quality", 50, 80, "--preset", "ultrafast")
+    rows = rows_of(folder / "results" / "rd-ideas.tsv")
+    assert {(row["source"], row["idea"]) for row in rows} == {
+        (picture.name, "default"),
+        (clip.name, "default"),
+        (picture.name, ideas[0]),
+        (picture.name, ideas[1]),
+        (clip.name, ideas[2]),
+    }
+    assert {row["level"] for row in rows if row["idea"] == "one layer"} == {"1"}
+    worse = {(row["idea"], row["kind"], row["level"]): row for row in rows_of(folder / "results" / "rd-ideas-bd.tsv")}
+    assert float(worse[ideas[0], "stills", "3"]["bd_rate"]) > 0, "rounding alone is worse"
+    assert (ideas[1], "stills", "1") not in worse, "one layer is compared with all layers"
