@@ -3,9 +3,10 @@
     python benchmarks/rd_ideas.py [FILE ..] [--ideas NAME ..] [--quality 35 55 75] [--preset fast]
 
 Of stills the middle 384x256 are taken, of clips the middle 480x270 of the first 9 frames; by default of some Kodak
-pictures, bunny and park_joy.  Rows go to `results/rd-ideas.tsv`, one per source, idea and quality; those that are there are not measured
-again.  Then `results/rd-ideas-bd.tsv` has the BD-rate of each idea against the default over all qualities that both
-reach, mean over sources: more than 0 is what leaving the default costs.  Bytes are those of whole streams.
+pictures, bunny and park_joy.  Rows go to `results/rd-ideas.tsv`, one per source, idea, quality and level; those that
+are there are not measured again.  Then `results/rd-ideas-bd.tsv` has the BD-rate of each idea against the default over
+all qualities that both reach, mean over sources: more than 0 is what leaving the default costs.  Bytes are those of
+whole streams.
 """
 
 from __future__ import annotations
