@@ -51,9 +51,7 @@ def frames_of(reader: StreamReader, rounds: int) -> dict[str, list[Spent]]:
             for layer, payload in enumerate(frame[position] for frame in payloads):
                 best = float("inf")
                 for _ in range(rounds):
-                    decoder = copy.copy(decoders[layer])  # a payload replaces what it changes, but for three containers
-                    decoder.frames, decoder.backgrounds = dict(decoder.frames), dict(decoder.backgrounds)
-                    decoder._flags, decoder._steps = list(decoder._flags), list(decoder._steps)
+                    decoder = copy.deepcopy(decoders[layer])
                     started = time.thread_time()
                     if not position:
                         state = decoder.decode_intra(payload)

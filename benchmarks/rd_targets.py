@@ -143,7 +143,9 @@ def _clip_targets(compared: list[Row], rows: list[Row]) -> Iterator[Target]:
             and (row["metric"], row["test"], row["level"], row["anchor"]) == ("psnr", MEDIUM, str(LAYERS), anchor)
         ]
         yield Target(f"{clip}: bytes at {psnr} dB against {anchor}", _number(ratios, max), limit, unit="times")
-    whole = [row for row in rows if row["clip"].startswith("bunny") and (row["codec"], row["level"]) == (MEDIUM, "3")]
+    whole = [
+        row for row in rows if row["clip"].startswith("bunny") and (row["codec"], row["level"]) == (MEDIUM, str(LAYERS))
+    ]
     spent = [str(float(row["seconds"]) / int(row["frames"])) for row in whole]
     yield Target("bunny: encoding a frame, the longest", _number(spent, max), FRAME_SECONDS, unit="s")
     drift = [str(float(row["psnr_first"]) - float(row["psnr_last"])) for row in whole]

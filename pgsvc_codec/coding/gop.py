@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from pgsvc_codec.coding.baseline import payload as baseline
 from pgsvc_codec.coding.main import layer as main
-from pgsvc_codec.coding.main.gop import FrameStep, coding_order
+from pgsvc_codec.coding.main.gop import INTRA, FrameStep, coding_order
 from pgsvc_codec.coding.main.predict import MotionField
 from pgsvc_codec.coding.main.state import splats_of
 from pgsvc_codec.errors import FormatError
@@ -65,7 +63,7 @@ def _decode_main(payloads: Sequence[Sequence[bytes]], header: StreamHeader, on_l
     decoders = [main.LayerDecoder(layer, video.channels, *size) for layer in range(len(payloads))]
     waiting: dict[int, DecodedSplats] = {}
     shown = 0
-    order = [FrameStep(0, None, None, late=False, depth=0)]  # until the I-frame has said what follows
+    order = [INTRA]  # until the I-frame has said what follows
     position = 0
     while position < len(order):
         step = order[position]
@@ -84,8 +82,7 @@ def _decode_main(payloads: Sequence[Sequence[bytes]], header: StreamHeader, on_l
         if position == 0:
             assert base.header is not None
             order = coding_order(len(payloads[0]), base.header.anchor_distance)
-        codes = np.array(base.backgrounds[step.display], np.float32)
-        waiting[step.display] = DecodedSplats(layers, codes / np.float32(255))
+        waiting[step.display] = DecodedSplats(layers, main.background_of(base.backgrounds[step.display]))
         while shown in waiting:
             yield waiting.pop(shown)
             shown += 1

@@ -10,10 +10,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.gop import FrameStep, coding_order
-from pgsvc_codec.coding.main.layer import FrameHeader, LayerEncoder
+from pgsvc_codec.coding.main.layer import FrameHeader, LayerEncoder, background_of
 from pgsvc_codec.coding.main.predict import MotionField, Slots
 from pgsvc_codec.coding.main.state import splats_of
 from pgsvc_codec.config import DEFAULT_QUALITY, EncodePlan
@@ -87,7 +86,7 @@ class MainGop:
         aim = _aim(plan, alone=len(self._frames) == 1)
         fit = fit_intra_main(source.objective, aim, plan.iterations_intra, rng, opponent=self._opponent)
         codes = tuple(int(code) for code in np.rint(np.clip(fit.background, 0, 1) * 255))
-        self._background = _background(codes)
+        self._background = background_of(codes)
         refined = alternate(
             source.objective,
             self._background,
@@ -164,7 +163,7 @@ class MainGop:
         """Measure the frame just coded."""
         layers = [self._splats(coder.frames[display]) for coder in self._coders]
         size = sum(len(frames[-1]) for frames in self._payloads)
-        self._measure(references, layers, _background(self._coders[0].backgrounds[display]), size)
+        self._measure(references, layers, background_of(self._coders[0].backgrounds[display]), size)
 
     def _splats(self, slots: Slots) -> Splats:
         return splats_of(slots.state, *self._size, opponent=self._opponent)
@@ -189,7 +188,3 @@ def _shifted(step: FrameStep, by: int) -> FrameStep:
     assert step.past is not None
     future = None if step.future is None else step.future + by
     return step._replace(display=step.display + by, past=step.past + by, future=future)
-
-
-def _background(codes: Sequence[int]) -> NDArray[np.float32]:
-    return np.array(codes, np.float32) / np.float32(255)

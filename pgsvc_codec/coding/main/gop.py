@@ -18,6 +18,9 @@ class FrameStep(NamedTuple):
     depth: int  # B-frames between it and its anchors: 0 for I and P, 1 for the middle of two anchors, and so on
 
 
+INTRA = FrameStep(0, None, None, late=False, depth=0)  # with which every GOP begins
+
+
 def coding_order(frames: int, anchor_distance: int) -> list[FrameStep]:
     """The frames of a GOP as they are coded.
 
@@ -28,7 +31,7 @@ def coding_order(frames: int, anchor_distance: int) -> list[FrameStep]:
         frames: of the GOP, 1 or more.
         anchor_distance: one of `ANCHOR_DISTANCES`.
     """
-    steps = [FrameStep(0, None, None, False, 0)]
+    steps = [INTRA]
     past = 0
     while past < frames - 1:
         anchor = min(past + anchor_distance, frames - 1)

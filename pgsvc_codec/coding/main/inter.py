@@ -19,6 +19,7 @@ from pgsvc_codec.coding.main.predict import (
     changes,
     field_shape,
 )
+from pgsvc_codec.coding.main.state import parts_of
 from pgsvc_codec.errors import CorruptError
 from pgsvc_codec.splats import IntArray, SplatState
 
@@ -88,17 +89,13 @@ def assembled(predicted: SplatState, flags: IntArray, deltas: IntArray, new: Spl
     """The slots of a frame: new splats fill those revived, in order, and go on behind the last."""
     rows = np.flatnonzero(flags & (kernels.POSITION | kernels.SHAPE | kernels.COLOR))
     symbols = InterSymbols(deltas[rows, :2], deltas[rows, 2:5], deltas[rows, 5:])
-    state = SplatState(*(part.copy() for part in _parts(predicted)))
+    state = SplatState(*(part.copy() for part in parts_of(predicted)))
     revived = np.flatnonzero(flags & kernels.REVIVED)
     state.amplitudes[(flags & kernels.REMOVED) > 0] = 0
     for where, source in ((rows, changed(predicted[rows], symbols, step)), (revived, new[: len(revived)])):
-        for ours, theirs in zip(_parts(state), _parts(source), strict=True):
+        for ours, theirs in zip(parts_of(state), parts_of(source), strict=True):
             ours[where] = theirs
     return SplatState.concatenate([state, new[len(revived) :]])
-
-
-def _parts(state: SplatState) -> tuple[IntArray, IntArray, IntArray]:
-    return state.positions, state.shapes, state.amplitudes
 
 
 def births_of(predicted: Slots, flags: IntArray, number: int, display: int) -> IntArray:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main import kernels
-from pgsvc_codec.coding.main.gop import ANCHOR_DISTANCES, FrameStep
+from pgsvc_codec.coding.main.gop import ANCHOR_DISTANCES, INTRA, FrameStep
 from pgsvc_codec.coding.main.inter import assembled, births_of, change_of, read_field, write_field
 from pgsvc_codec.coding.main.intra import (
     capacity,
@@ -28,7 +28,7 @@ from pgsvc_codec.coding.main.models import initial_models
 from pgsvc_codec.coding.main.predict import MotionField, Slots, field_shape, predict_between, predict_inter
 from pgsvc_codec.errors import CorruptError
 from pgsvc_codec.format.constants import MAX_SPLATS
-from pgsvc_codec.splats import IntArray, SplatState
+from pgsvc_codec.splats import FloatArray, IntArray, SplatState
 
 _STEP_BITS = 7
 _BACKGROUND_BITS = 8
@@ -44,6 +44,11 @@ class FrameHeader(NamedTuple):
 
     background: tuple[int, ...]  # [C] codes 0..255, in 1/255
     anchor_distance: int = 1  # frames from one anchor to the next, one of `gop.ANCHOR_DISTANCES`
+
+
+def background_of(codes: tuple[int, ...]) -> FloatArray:
+    """[C] in unit values: the background that codes stand for."""
+    return np.array(codes, np.float32) / np.float32(255)
 
 
 class _State:
@@ -154,7 +159,7 @@ class LayerEncoder(_State):
         self._models = kernels.models_of(coder)
         self.state, self.order = state[order], order
         slots = Slots(self.state, np.zeros(len(state), np.int32))
-        self._keep(_INTRA, slots, header.background if header else (), None)
+        self._keep(INTRA, slots, header.background if header else (), None)
         return kernels.finished(coder)
 
     def encode_inter(
@@ -246,8 +251,7 @@ class LayerEncoder(_State):
         self.state, self.order = change.state, change.order
         births = births_of(predicted, change.flags, len(targets), step.display)
         self._keep(step, Slots(change.state, births), codes, change.flags)
-        payload = kernels.finished(coder)
-        return payload
+        return kernels.finished(coder)
 
     def _check(self, state: SplatState, step_index: int) -> None:
         if state.channels != self.channels:
@@ -300,7 +304,7 @@ class LayerDecoder(_State):
             self.step_index = kernels.code_bits(coder, _STEP_BITS, 0)
             state = read_counted(coder, step_of(self.step_index), self._grid, self.channels)
         self._finish(coder, payload, "I")
-        self._keep(_INTRA, Slots(state, np.zeros(len(state), np.int32)), background, None)
+        self._keep(INTRA, Slots(state, np.zeros(len(state), np.int32)), background, None)
         return state
 
     def decode_inter(self, payload: bytes, step: FrameStep, field: MotionField | None = None) -> SplatState:
@@ -367,9 +371,6 @@ class LayerDecoder(_State):
         if kernels.left_over(coder, payload):
             raise CorruptError(f"{kind} payload of layer {self.layer}: {len(payload)} bytes belong to no splats")
         self._models = kernels.models_of(coder)
-
-
-_INTRA = FrameStep(0, None, None, late=False, depth=0)
 
 
 def _kind(step: FrameStep) -> int:

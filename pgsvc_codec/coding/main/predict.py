@@ -29,6 +29,7 @@ from pgsvc_codec.coding.main.state import (
     MIN_LOG_LENGTH,
     POSITION_BITS,
     classes_of,
+    parts_of,
     position_shifts,
     shape_shifts,
 )
@@ -139,15 +140,11 @@ def predict_between(past: Slots, future: Slots, *, late: bool) -> Slots:
     past = past.extended(future)
     same = past.births == future.births
     other = future if late else past
-    means = [(a + b) >> 1 for a, b in zip(_parts(past.state), _parts(future.state), strict=True)]
+    means = [(a + b) >> 1 for a, b in zip(parts_of(past.state), parts_of(future.state), strict=True)]
     alone = np.flatnonzero(~same)
-    for mean, part in zip(means, _parts(other.state), strict=True):
+    for mean, part in zip(means, parts_of(other.state), strict=True):
         mean[alone] = part[alone]
     return Slots(SplatState(*means), other.births)
-
-
-def _parts(state: SplatState) -> tuple[IntArray, IntArray, IntArray]:
-    return state.positions, state.shapes, state.amplitudes
 
 
 def inter_shifts(predicted: SplatState, step: int) -> tuple[IntArray, IntArray]:
@@ -188,7 +185,7 @@ def changes(predicted: SplatState, state: SplatState, step: int) -> InterSymbols
     # Towards 0 where a limit cut the last step short, hence the rounding up of magnitudes.
     counts = [
         np.sign(after - before) * -(-np.abs(after.astype(np.int64) - before) // size)
-        for before, after, size in zip(_parts(predicted), _parts(state), steps, strict=True)
+        for before, after, size in zip(parts_of(predicted), parts_of(state), steps, strict=True)
     ]
     symbols = InterSymbols(*(count.astype(np.int32) for count in counts))
     if not changed(predicted, symbols, step).equals(state):

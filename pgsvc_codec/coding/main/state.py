@@ -45,6 +45,11 @@ OPPONENT = np.array(
 )
 
 
+def parts_of(state: SplatState) -> tuple[IntArray, IntArray, IntArray]:
+    """Positions, shapes and amplitudes."""
+    return state.positions, state.shapes, state.amplitudes
+
+
 def classes_of(amplitudes: IntArray, step: int) -> IntArray:
     """[N] the largest e <= MAX_CLASS with 2 |a|^2 >= 4^e D^2, 0 where there is none."""
     energy = 2 * np.square(amplitudes.astype(np.int64)).sum(axis=1)

@@ -55,15 +55,15 @@ def alternate(
         iterations: of each float fit.
         passes: of the last refinement; others make do with few.
     """
-
-    prices = step_indices, lambdas, level_weights
     for turn in range(rounds + 1):
         last = turn == rounds
         result = refine_intra(
             objective,
             background,
             layers,
-            *prices,
+            step_indices,
+            lambdas,
+            level_weights,
             opponent=opponent,
             passes=passes if last else min(_PASSES_BETWEEN, passes),
             shares=shares,

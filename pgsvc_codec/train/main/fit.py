@@ -20,7 +20,7 @@ from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.births import find_births
 from pgsvc_codec.train.descent import single_threaded_torch
-from pgsvc_codec.train.main.aim import CODED_STEP, Aim, coded_step
+from pgsvc_codec.train.main.aim import Aim, coded_step
 from pgsvc_codec.train.main.model import GrowingAdam, RatedModel
 from pgsvc_codec.train.main.rate import Rate
 from pgsvc_codec.train.objective import Objective
@@ -29,8 +29,6 @@ from pgsvc_codec.train.relocate import removal_costs
 from pgsvc_codec.train.schedule import half_cosine
 from pgsvc_codec.train.start import mean_background, start_splats
 from pgsvc_codec.train.tuning import DEFAULTS, Limits
-
-__all__ = ["CODED_STEP", "LIMITS", "PRICE", "REFINED_PRICE", "Aim", "IntraFit", "fit_intra_main", "variation"]
 
 LIMITS = Limits(shortest=0.35, longest=8.0, thinnest=0.2, ridge=0.0)  # the lattice ends at a quarter of a pixel
 PRICE = 0.15  # squared error that a bit is worth in the fit, in D^2
@@ -80,7 +78,9 @@ def fit_intra_main(
 
     Args:
         objective: of the frame, one level per layer.
+        aim: what the fit is to reach.
         iterations: of the descent.
+        rng: says where splats begin.
         opponent: the stream is RGB, so amplitudes lie on opponent axes.
         background: [C] under the splats; None = the mean of the picture.
     """

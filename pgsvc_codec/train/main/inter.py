@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from pgsvc_codec.coding.main.predict import MotionField, Slots, field_shape, predict_inter
 from pgsvc_codec.coding.main.state import AMPLITUDE_BITS, STEPS
 from pgsvc_codec.splats import Splats, SplatState
+from pgsvc_codec.train.main.aim import CODED_STEP
 from pgsvc_codec.train.main.deltas import Deltas
-from pgsvc_codec.train.main.fit import CODED_STEP, REFINED_PRICE, variation
+from pgsvc_codec.train.main.fit import REFINED_PRICE, variation
 from pgsvc_codec.train.main.motion_field import Nodes, candidates, coded, in_pixels, roughness
 from pgsvc_codec.train.main.rebirth import find_rebirths
 from pgsvc_codec.train.objective import Objective
@@ -57,7 +58,7 @@ class InterFit(NamedTuple):
 
 
 class InterProblem(NamedTuple):
-    """What a P-frame is fitted to, and at what prices."""
+    """What a P- or B-frame is fitted to, and at what prices."""
 
     objective: Objective
     background: NDArray[np.float32]  # [C]

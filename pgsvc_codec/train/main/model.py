@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class RatedModel(SplatModel):
     @property
     def layers(self) -> list[slice]:
         """The rows of each layer."""
-        return [slice(start, end) for start, end in zip([0, *self.ends], self.ends, strict=False)]
+        return [slice(start, end) for start, end in pairwise([0, *self.ends])]
 
     def densities(self, steps: Sequence[float]) -> Densities:
         """What the splats are coded with, given the steps D of the layers."""

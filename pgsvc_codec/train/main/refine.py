@@ -62,7 +62,6 @@ def refine_intra(
     *,
     opponent: bool,
     passes: int = 8,
-    births: bool = True,
     shares: Sequence[float] | None = None,
     most: int | None = None,
 ) -> Refined:
@@ -76,8 +75,8 @@ def refine_intra(
         lambdas: squared error, in unit values, that a bit is worth, for each layer.
         level_weights: [levels] of squared errors in J.
         opponent: the stream is RGB, so amplitudes lie on opponent axes.
-        passes: over all splats; none leave every splat on the lattice point nearest to it.
-        births: new splats are tried between passes, where there are enough of them.
+        passes: over all splats; none leave every splat on the lattice point nearest to it.  Where there are enough
+            of them, early ones try new splats too.
         shares: of the bits that each layer should have at least; prices fall, from `lambdas` on, for layers that have
             less, so that splats stay and are born there.  None: prices stay, wherever bits go.
         most: splats that all layers together may keep, the weakest being left out; None: any number.
@@ -95,7 +94,7 @@ def refine_intra(
     for turn in range(passes):
         for index, layer in enumerate(settled):
             wanting = turn in _BIRTH_TURNS or prices[index] < lambdas[index]
-            bears = births and wanting and turn + _QUIET < passes
+            bears = wanting and turn + _QUIET < passes
             room = None if most is None else max(most - sum(map(len, settled)), 0)
             layer.settle(residuals, index, prices[index], _BIRTHS if bears else 0.0, room)
         if shares is not None and turn + 1 < passes:

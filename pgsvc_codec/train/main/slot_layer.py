@@ -14,6 +14,7 @@ from pgsvc_codec.coding.main.state import (
     MAX_LOG_LENGTH,
     MAX_SHEAR,
     MIN_LOG_LENGTH,
+    parts_of,
     splats_of,
 )
 from pgsvc_codec.splats import IntArray, Splats, SplatState
@@ -139,17 +140,14 @@ class SlotLayer:
         channels = self._predicted.channels
         new, rows = self._new.state(), self._new.rows
         extra = self._count - len(self._all)
-        parts = [
-            np.concatenate([part, np.zeros((extra, part.shape[1]), np.int32)])
-            for part in (self._all.positions, self._all.shapes, self._all.amplitudes)
-        ]
+        parts = [np.concatenate([part, np.zeros((extra, part.shape[1]), np.int32)]) for part in parts_of(self._all)]
         reborn = np.zeros(self._count, np.bool_)
         reborn[rows] = True
         parts[2][: len(self._all)][np.setdiff1d(np.arange(len(self._all)), self._rows)] = 0
         for part, ours, theirs in zip(
             parts,
             (self._positions, self._shapes, self._amplitudes[:, :channels]),
-            (new.positions, new.shapes, new.amplitudes),
+            parts_of(new),
             strict=True,
         ):
             part[self._rows], part[rows] = ours, theirs
