@@ -26,6 +26,7 @@ f32 = np.float32
 i32 = np.int32
 
 LANES = 16  # samples that rows are worked on at a time; planes have as many to spare behind each row
+_MOST_AMPLITUDE = (1 << 24) - 1  # of a state, in 1/4096 (`state.MAX_AMPLITUDE`)
 _CUTOFF = 4080.0  # least amplitude that is drawn is one over it (spec, "Rendering")
 _HALF_LOG2_E = 0.5 / math.log(2.0)
 _LOG_UNIT = math.log(2.0) / 256  # natural logarithm of a length's unit
@@ -367,17 +368,19 @@ def _class_of(energy):
 def _best_colors(sums, step, rate, costs, least, most, chosen, prices):
     """For each class within [least, most] the symbols of amplitudes that cost least: error and their own bits.
 
-    `chosen` [9, 3] and `prices` [9] take the symbols of each class and what they cost; infinite where there are none.
+    `sums` are those of `_pull`, `step` is D in unit values.  `chosen` [9, 3] and `prices` [9] take the symbols of each
+    class and what they cost; infinite where there are none.
     """
     prices[:] = np.inf
     options = np.zeros((3, 3), np.int64)
     counts = np.ones(3, np.int64)
     squares, pulls = np.zeros(3), np.zeros(3)
+    limit = math.floor(_MOST_AMPLITUDE / 4096.0 / step)
     for c in range(3):
         squares[c], pulls[c] = sums[_SQUARES + c] * step * step, sums[_SUMS + c] * step
         if squares[c] <= 0.0:
             continue
-        real = pulls[c] / squares[c]
+        real = min(max(pulls[c] / squares[c], -limit), limit)
         nearest = math.floor(real + 0.5)
         options[c, 0] = nearest
         if nearest != 0:
@@ -718,7 +721,7 @@ def _color_deltas(sums, predicted, step, unit, rate, deltas, moved):
         least, chosen = error + rate * _delta_bits(deltas, 5 + c, 0), 0
         if square > 0.0:
             for delta in _fewer_steps((pull / square - amplitude) / unit):
-                if delta == 0 or abs(predicted[c] + delta * step) > (1 << 24) - 1:
+                if delta == 0 or abs(predicted[c] + delta * step) > _MOST_AMPLITUDE:
                     continue
                 changed = amplitude + delta * unit
                 cost = changed * (square * changed - 2.0 * pull) + rate * _delta_bits(deltas, 5 + c, delta)

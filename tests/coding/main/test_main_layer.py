@@ -7,8 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgsvc_codec.coding.main import kernels
 from pgsvc_codec.coding.main.layer import ANCHOR_DISTANCES, FrameHeader, LayerDecoder, LayerEncoder
-from pgsvc_codec.coding.main.state import STEPS, IntraSymbols, classes_of, position_shifts, state_of
+from pgsvc_codec.coding.main.state import (
+    MAX_AMPLITUDE,
+    MAX_CLASS,
+    MAX_LOG_LENGTH,
+    MAX_SHEAR,
+    MIN_LOG_LENGTH,
+    SHAPE_BITS,
+    STEPS,
+    IntraSymbols,
+    classes_of,
+    position_shifts,
+    state_of,
+)
 from pgsvc_codec.errors import CorruptError
 from pgsvc_codec.splats import SplatState
 
@@ -109,6 +122,11 @@ def test_damaged_payloads_are_corrupt_or_within_limits(
     assert (state.positions >= 0).all()
     assert (state.positions >> 9 < [-(-WIDTH // 8), -(-HEIGHT // 8)]).all()
     assert (np.abs(state.amplitudes) < 1 << 24).all()
+
+
+def test_kernels_know_the_limits_of_the_state() -> None:
+    assert (kernels.MAX_CLASS, kernels.MAX_AMPLITUDE, kernels.MAX_SHEAR) == (MAX_CLASS, MAX_AMPLITUDE, MAX_SHEAR)
+    assert kernels.OCTAVES << SHAPE_BITS == MAX_LOG_LENGTH + 1 - MIN_LOG_LENGTH
 
 
 def test_bytes_that_nobody_reads_are_corrupt() -> None:

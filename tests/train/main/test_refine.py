@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scenes import growing_objective, objective_of, plan_of, scene
 
-from pgsvc_codec.coding.main.state import STEPS, splats_of, symbols_of
+from pgsvc_codec.coding.main.state import MAX_AMPLITUDE, STEPS, splats_of, symbols_of
 from pgsvc_codec.splats import Splats, SplatState
 from pgsvc_codec.train.fit import fit_float
 from pgsvc_codec.train.main.refine import Refined, refine_intra
@@ -125,6 +125,21 @@ def test_nothing_to_refine() -> None:
     np.testing.assert_allclose(
         refined.squared_error, painted_error((objective, True, np.full(3, 0.5, np.float32), empty), refined.layers)
     )
+
+
+@pytest.mark.parametrize("step_index", [0, STEP_INDEX, len(STEPS) - 1])
+def test_amplitudes_stay_within_those_of_a_state(step_index: int) -> None:
+    """A splat so long that the best amplitude of all could not be coded: it becomes shorter."""
+    objective = objective_of(tuple(np.ones((24, 32), np.float32) for _ in range(3)))
+    mean, form, color = np.zeros((1, 2)), np.array([[4000.0, 0.0, 4000.0]]), np.full((1, 3), 0.3)
+    layers = [Splats(*(part.astype(np.float32) for part in (mean, form, color))), Splats.empty(3), Splats.empty(3)]
+    refined = refine_intra(
+        objective, np.zeros(3, np.float32), layers, [step_index] * 3, [1e-9] * 3, WEIGHTS, opponent=True, passes=3
+    )
+    amplitudes = refined.layers[0].amplitudes
+    assert amplitudes.any()
+    assert np.abs(amplitudes).max() <= MAX_AMPLITUDE
+    assert refined.squared_error[0] < 1.0
 
 
 def test_rounding_leaves_out_what_rounds_to_nothing(rng) -> None:
