@@ -6,7 +6,9 @@ import io
 from dataclasses import replace
 from fractions import Fraction
 
+import numba
 import numpy as np
+import torch
 
 from pgsvc_codec import Decoder, encode
 from pgsvc_codec.metrics.psnr import PsnrMeter
@@ -45,6 +47,28 @@ def stream_of(clip, config, **options):
     sink = io.BytesIO()
     report = encode(clip, sink, config, **options)
     return sink.getvalue(), report
+
+
+def streams_by_threads(clip, config):
+    """The streams that one thread and two make."""
+    before, before_torch = numba.get_num_threads(), torch.get_num_threads()
+    streams = []
+    try:
+        for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
+            numba.set_num_threads(threads)
+            torch.set_num_threads(threads)
+            streams.append(stream_of(clip, config)[0])
+    finally:
+        numba.set_num_threads(before)
+        torch.set_num_threads(before_torch)
+    return streams
+
+
+def assert_same_frames(data, other):
+    """Two streams show the same."""
+    with Decoder(data) as one, Decoder(other) as two:
+        for a, b in zip(one.frames(), two.frames(), strict=True):
+            assert all(np.array_equal(x, y) for x, y in zip(a.planes, b.planes, strict=True))
 
 
 def at_size(frame, info, size):

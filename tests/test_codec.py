@@ -8,11 +8,9 @@ import threading
 from functools import partial
 from itertools import islice
 
-import numba
 import numpy as np
 import pytest
-import torch
-from codec_clips import Clip, at_size, meter_of, stream_of
+from codec_clips import Clip, assert_same_frames, at_size, meter_of, stream_of, streams_by_threads
 from level_sizes import with_level_sizes
 
 from pgsvc_codec import Decoder, EncodeConfig, encode_monolithic
@@ -169,25 +167,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not():
 def test_one_thread_gives_the_bytes_of_two(preset, scalability):
     clip = Clip(frames=2)
     config = baseline(splats=90, iterations=20, preset=preset, scalability=scalability, keyint=4, min_keyint=2)
-    before, before_torch = numba.get_num_threads(), torch.get_num_threads()
-    streams = []
-    try:
-        for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
-            numba.set_num_threads(threads)
-            torch.set_num_threads(threads)
-            streams.append(stream_of(clip, config)[0])
-    finally:
-        numba.set_num_threads(before)
-        torch.set_num_threads(before_torch)
-    assert streams[0] == streams[1]
+    one, two = streams_by_threads(clip, config)
+    assert one == two
 
 
 def test_streamed_and_indexed_outputs_hold_the_same_frames():
     clip = Clip(frames=6)
-    indexed, streamed = stream_of(clip, QUICK)[0], stream_of(clip, QUICK, seekable=False)[0]
-    with Decoder(indexed) as one, Decoder(streamed) as other:
-        for a, b in zip(one.frames(), other.frames(), strict=True):
-            assert all(np.array_equal(x, y) for x, y in zip(a.planes, b.planes, strict=True))
+    assert_same_frames(stream_of(clip, QUICK)[0], stream_of(clip, QUICK, seekable=False)[0])
 
 
 @pytest.fixture(scope="module")

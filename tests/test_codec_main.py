@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 from functools import partial
 
-import numba
 import numpy as np
 import pytest
-import torch
-from codec_clips import Clip, meter_of, stream_of
+from codec_clips import Clip, assert_same_frames, meter_of, stream_of, streams_by_threads
 
 from pgsvc_codec import Decoder, EncodeConfig, encode_monolithic
 from pgsvc_codec.config import MAIN_STRATEGIES
@@ -140,17 +138,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not():
 def test_one_thread_gives_the_bytes_of_two(scalability):
     clip = Clip(frames=3, size=(160, 96))
     config = main(quality=60, iterations=20, scalability=scalability)
-    before, before_torch = numba.get_num_threads(), torch.get_num_threads()
-    streams = []
-    try:
-        for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
-            numba.set_num_threads(threads)
-            torch.set_num_threads(threads)
-            streams.append(stream_of(clip, config)[0])
-    finally:
-        numba.set_num_threads(before)
-        torch.set_num_threads(before_torch)
-    assert streams[0] == streams[1]
+    one, two = streams_by_threads(clip, config)
+    assert one == two
 
 
 def test_a_chain_of_two_hundred_frames_stays_together():
@@ -163,10 +152,7 @@ def test_a_chain_of_two_hundred_frames_stays_together():
 
 def test_streamed_and_indexed_outputs_hold_the_same_frames():
     clip = Clip(frames=6)
-    indexed, streamed = stream_of(clip, QUICK)[0], stream_of(clip, QUICK, seekable=False)[0]
-    with Decoder(indexed) as one, Decoder(streamed) as other:
-        for a, b in zip(one.frames(), other.frames(), strict=True):
-            assert all(np.array_equal(x, y) for x, y in zip(a.planes, b.planes, strict=True))
+    assert_same_frames(stream_of(clip, QUICK)[0], stream_of(clip, QUICK, seekable=False)[0])
 
 
 def test_frames_come_in_display_order_from_anywhere():
