@@ -23,7 +23,7 @@ from pgsvc_codec.train.main.refine import RefinedInter, refine_inter
 # refer to need not be as good.
 _ANCHOR_PRICE = 1.0
 _BETWEEN_PRICES = (4.0, 6.0, 8.0, 8.0)
-_HOLD = 4.0  # power by which prices fall as errors rise; at twice that, quality swings from frame to frame
+_HOLD = 6.0  # power by which prices fall as errors rise; at 10, quality swings from frame to frame
 _LEAST_HELD = 0.4
 _TINY = 1e-12
 _TRIAL_PRICE = 2.0  # of all frames
