@@ -1,4 +1,4 @@
-"""What splats of a layer cost in bits: a snapshot of its models, as plain tables for training (spec §7).
+"""What splats of a layer cost in bits: a snapshot, as plain tables for training, of symbols as in spec §7.4.
 
 The coder's models adapt along the payload and look at neighbours; training needs prices that stand still while it
 weighs one splat against the other.  `intra_costs` counts the symbols of a layer as it is now, in the contexts that a

@@ -1,4 +1,4 @@
-"""In which order the frames of a GOP are coded, and what each of them refers to (spec §7)."""
+"""In which order the frames of a GOP are coded, and what each of them refers to (spec §7.5)."""
 
 from __future__ import annotations
 

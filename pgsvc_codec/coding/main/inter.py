@@ -1,4 +1,4 @@
-"""Slots of a P- or B-frame against their prediction: flags, deltas and splats coded whole (spec §7)."""
+"""Slots of a P- or B-frame against their prediction: flags, deltas and splats coded whole (spec §7.8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splats coded whole: counts of the cells of a grid, which are also their order, then their symbols (spec §7)."""
+"""Splats coded whole: counts of the cells of a grid, which are also their order, then their symbols (spec §7.4)."""
 
 from __future__ import annotations
 

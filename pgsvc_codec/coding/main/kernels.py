@@ -1,4 +1,4 @@
-"""Range coder with adaptive binary models, and the payloads of the `main` profile in its terms (spec §7, numba).
+"""Range coder with adaptive binary models, and payloads of the `main` profile in its terms (spec §7.2 to §7.8, numba).
 
 Each kernel walks the syntax once, for both directions: a call of `_bit` writes the bit that it is given, or replaces
 it by the one that it reads, and returns it.  So writer and reader cannot differ.

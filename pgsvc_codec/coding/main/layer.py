@@ -1,4 +1,4 @@
-"""The bytes of one frame of one layer ↔ splats, `main` profile (spec §7).
+"""The bytes of one frame of one layer ↔ splats, `main` profile (spec §7.6 to §7.9).
 
 `LayerEncoder` and `LayerDecoder` live for one segment; both keep the decoded slots of the frames that others refer
 to, and the adaptive models.  Frames come in the order of `gop.coding_order`.  A layer needs nothing of other layers but

@@ -1,4 +1,4 @@
-"""What a frame's splats are expected to be from frames decoded before: integer arithmetic alone (spec §7).
+"""What a frame's splats are expected to be from frames decoded before: integer arithmetic alone (spec §7.7).
 
 Layers hold numbered *slots*, which keep their identity over a GOP.  An anchor (P) takes each slot from the anchor
 before, carried along by the motion field; a frame between two references (B) takes their mean.  A slot *reborn* at an

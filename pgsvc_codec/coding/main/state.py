@@ -1,4 +1,4 @@
-"""The integers that a splat of the `main` profile is, their steps, and the floats they stand for (spec, "State").
+"""The integers that a splat of the `main` profile is, their steps, and the floats they stand for (spec §7.1).
 
     position    x, y in 1/64 full-size pixel from the frame's upper left corner: pixel centre i lies at 64 i + 32
     shape       256 log2 l1, 256 t, 256 log2 l3 with L = [[l1, 0], [t l3, l3]], lengths in full-size pixels

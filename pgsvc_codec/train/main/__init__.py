@@ -1,1 +1,1 @@
-"""Fitting for rate and distortion: the `main` profile's way (design, section 8)."""
+"""Fitting for rate and distortion together: what the `main` profile is encoded by."""

@@ -43,7 +43,9 @@ class Deltas:
         opponent: amplitudes lie on opponent axes.
 
     Attributes:
+        size: as given.
         ends: cumulative numbers of slots.
+        layers: [N] index of each slot's layer.
         changes: [N, 5 + C].
         units: [N, 5 + C] steps of coded differences.
         is_new: [N] slots that hold a splat of their own, which nothing predicts.
@@ -89,7 +91,7 @@ class Deltas:
         self.changes = np.zeros((count, 5 + channels), order="F")
         self.is_new = np.zeros(count, np.bool_)
         self.is_idle: NDArray[np.bool_] = np.all(self._amplitudes == 0, axis=1)
-        self.layers = np.repeat(np.arange(len(sizes)), sizes)  # [N] of each slot
+        self.layers = np.repeat(np.arange(len(sizes)), sizes)
         self._longest = math.log(_LONGEST * math.sqrt(size[0] * size[1] / max(len(rows), 1)))
         self._measure()
 

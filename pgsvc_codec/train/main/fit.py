@@ -205,7 +205,7 @@ class _Fit:
             margins = removal_costs(splats, step, self.level_weights, model.ends) - worth
             margins[(model.amplitudes.abs().amax(1) < _LEAST * self._densities.step).numpy()] = -np.inf
             worthy = int((margins >= 0).sum())
-            kept = np.concatenate([rows.start + _worthy(margins[rows]) for rows in model.layers])
+            kept = np.concatenate([rows.start + _staying(margins[rows]) for rows in model.layers])
             model.keep(kept)
             self._optimizer.keep(model.parameters(), kept)
         if births is not None and len(births[1]):
@@ -244,7 +244,7 @@ class _Fit:
         self._row_prices = torch.from_numpy(np.repeat(self.prices, sizes).astype(np.float32))
 
 
-def _worthy(margins: NDArray[np.float64]) -> NDArray[np.intp]:
+def _staying(margins: NDArray[np.float64]) -> NDArray[np.intp]:
     """Indices, ascending, of the splats of a layer that may stay: all that pay, and others if too many would go."""
     most = int(_GONE_AT_A_TIME * len(margins)) + 1
     order = np.argsort(margins, kind="stable")

@@ -63,7 +63,7 @@ def visits(states: Sequence[tuple[IntArray, IntArray]], spacing: float) -> Visit
 
     Args:
         states: one or more that splats may have: positions [N, 2] in 1/64 pixels and shapes [N, 3] in 1/256.  The
-            first says where a splat belongs; it must come up to none of the bounds in any.
+            first says in which tile a splat belongs; one that leaves the bounds of that tile in any is large.
         spacing: pixels from sample to sample of the coarsest grid.
     """
     positions, shapes = states[0]
