@@ -33,8 +33,7 @@ from pgsvc_codec.config import PRESETS, EncodeConfig
 from pgsvc_codec.encoder import EncodeReport, encode, main
 from pgsvc_codec.media.source import open_source
 from pgsvc_codec.picture import Frame
-from pgsvc_codec.train.main import aim, alternate, fit, gop, inter
-from pgsvc_codec.train.main.refine import refine_intra
+from pgsvc_codec.train.main import aim, alternate, fit, gop, inter, refine
 from pgsvc_codec.video import VideoInfo
 
 STILLS = [KODAK / f"kodim{number:02d}.png" for number in (1, 7, 13, 23)]
@@ -63,7 +62,7 @@ def _set(target: object, **values: Any) -> Callable[[], AbstractContextManager[A
 
 def _to_lattice(*arguments: Any, rounds: int, most: int | None, passes: int, **options: Any) -> Any:
     """As `alternate`, but every splat goes to the lattice point nearest to it."""
-    return refine_intra(*arguments, passes=0, **options)
+    return refine.refine_intra(*arguments, passes=0, **options)
 
 
 def _any_shares(*arguments: Any, shares: Sequence[float], **options: Any) -> Any:
@@ -75,7 +74,7 @@ IDEAS = {
     "splats rounded, not refined": Idea(_set(main, alternate=_to_lattice)),
     "one refinement, no fits in between": Idea(_set(main, _rounds=lambda iterations: 0)),
     "12 rounds of fit and refinement": Idea(_set(main, _rounds=lambda iterations: 12)),
-    "no births in refinement": Idea(_set(alternate, refine_intra=partial(refine_intra, births=False))),
+    "no births in refinement": Idea(_set(refine, _BIRTHS=0.0)),
     "lambda halved": Idea(_set(fit, REFINED_PRICE=fit.REFINED_PRICE / 2)),
     "lambda doubled": Idea(_set(fit, REFINED_PRICE=fit.REFINED_PRICE * 2)),
     "coded at D of the fit": Idea(_set(aim, CODED_STEP=1.0)),
