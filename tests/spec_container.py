@@ -31,6 +31,7 @@ class SpecStream:
 
     video: dict
     levels: list  # (width, height, splats)
+    profile: int  # 0 baseline, 1 main
     gops: list = field(default_factory=list)  # (first frame, payloads per usable layer, base first)
 
 
@@ -115,7 +116,10 @@ def stream_header(block):
         records[tag] = block.bytes(block.varint())
         require(tag in (b"VIDE", b"LAYR", b"PROF") or tag[:1].islower())
     require(records.keys() >= {b"VIDE", b"LAYR", b"PROF"})
-    require(records[b"PROF"] == bytes(1))
+    record = Block(records[b"PROF"])
+    profile = record.number(1)
+    record.end()
+    require(profile < 2)
     record = Block(records[b"VIDE"])
     video = {"width": record.number(2), "height": record.number(2)}
     rate = record.varint(), record.varint()
@@ -138,7 +142,7 @@ def stream_header(block):
     require(all(1 <= side <= 16384 for side in full) and levels[-1][:2] == full)
     require(all(low <= high for a, b in pairwise(levels) for low, high in zip(a, b, strict=True)))
     require(scalability == 1 or all(level[:2] == full for level in levels))
-    return SpecStream(video, levels)
+    return SpecStream(video, levels, profile)
 
 
 def read_index(block, num_layers, available):
