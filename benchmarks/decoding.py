@@ -5,7 +5,8 @@
 
 Without CLIP, a view of 1920x1080 moves over archer (see SOURCES.md under PGSVC_DATA), enlarged a little.  It is encoded
 in three layers and GOPs of 12 frames.  Of `baseline`, a few iterations do: the time of decoding depends on the splats,
-hardly on how well they fit.  In `main` bits follow from the fit, so that is one of preset veryfast.  Rows are added to `results/decoding.tsv`; those that are there are not measured again.
+hardly on how well they fit.  In `main` bits follow from the fit, so that is one of preset veryfast.  Rows are
+added to `results/decoding.tsv`; those that are there are not measured again.
 
 fps is that of all frames of the stream, read, decoded and painted into planes in one process, the best of all rounds.
 first_frame_s is the wall time of the command that writes the first frame to /dev/null, with kernels cached on disk,
