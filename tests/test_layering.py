@@ -1,4 +1,4 @@
-"""Who may import whom: the table of the design, held over every module of the package, and what loading them costs."""
+"""Who may import whom: one table, held over every module of the package, and what loading them costs."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def fit_step(
     *,
     with_moments: bool = True,
 ) -> StepResult:
-    """Loss and gradients of all levels at once (design: every level for one render).
+    """Loss and gradients of all levels at once: every level for one render.
 
     The loss is sum_k level_weights[k] sum_c channel_weights[c] |picture_k,c - target_c|^2.  A splat of layer l is in
     every level from l on, so its gradient comes from R_l = sum_{k >= l} level_weights[k] * residual_k.
