@@ -85,3 +85,13 @@ def meter_of(clip, data, layers):
         for source, shown in zip(clip, decoder.frames(layers=layers), strict=True):
             meter.add(at_size(source, clip.info, decoder.level_size(layers)), shown.planes)
     return meter
+
+
+def decibels_of(clip, data):
+    """PSNR of every frame at the top level."""
+    decibels = []
+    with Decoder(data) as decoder:
+        for source, shown in zip(clip, decoder.frames(), strict=True):
+            meter = PsnrMeter(clip.info.max_code, is_rgb=clip.info.chroma is Chroma.RGB)
+            decibels.append(meter.add(source, shown.planes))
+    return decibels

@@ -10,7 +10,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from codec_clips import Clip, assert_same_frames, at_size, meter_of, stream_of, streams_by_threads
+from codec_clips import Clip, assert_same_frames, at_size, decibels_of, meter_of, stream_of, streams_by_threads
 from level_sizes import with_level_sizes
 
 from pgsvc_codec import Decoder, EncodeConfig, encode_monolithic
@@ -130,12 +130,7 @@ def test_a_monolithic_stream_has_one_layer():
 def test_p_frames_hold_their_quality():
     clip = Clip(frames=8)
     data, _ = stream_of(clip, baseline(splats=150, iterations=300, keyint=8))
-    decibels = []
-    with Decoder(data) as decoder:
-        for source, shown in zip(clip, decoder.frames(), strict=True):
-            meter = PsnrMeter(255, is_rgb=False)
-            meter.add(source, shown.planes)
-            decibels.append(meter.combined)
+    decibels = decibels_of(clip, data)
     assert decibels[-1] > decibels[0] - 1
 
 

@@ -7,11 +7,10 @@ from functools import partial
 
 import numpy as np
 import pytest
-from codec_clips import Clip, assert_same_frames, meter_of, stream_of, streams_by_threads
+from codec_clips import Clip, assert_same_frames, decibels_of, meter_of, stream_of, streams_by_threads
 
 from pgsvc_codec import Decoder, EncodeConfig, encode_monolithic
 from pgsvc_codec.config import MAIN_STRATEGIES
-from pgsvc_codec.metrics.psnr import PsnrMeter
 from pgsvc_codec.video import PIX_FMTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -94,12 +93,7 @@ def test_a_number_of_splats_is_kept(splats):
 def test_p_frames_hold_their_quality():
     clip = Clip(frames=9)
     data, _ = stream_of(clip, main(quality=70, iterations=600))
-    decibels = []
-    with Decoder(data) as decoder:
-        for source, shown in zip(clip, decoder.frames(), strict=True):
-            meter = PsnrMeter(255, is_rgb=False)
-            meter.add(source, shown.planes)
-            decibels.append(meter.combined)
+    decibels = decibels_of(clip, data)
     assert decibels[-1] > decibels[0] - 4.5  # what the I-frame has for nothing, others pay for
     assert decibels[-1] > decibels[1] - 1, "from there on nothing is lost"
 
