@@ -72,7 +72,8 @@ def test_what_it_says_of_the_main_profile(clip: Path, here: Run, folder: Path) -
         "fit      preset ultrafast, profile main, quality 35 in 3 layers, 60 iterations (12 for P-frames), GOPs of "
         "25 frames at most"
     )
-    assert [line.split()[:2] for line in done.lines[4:7]] == [[str(k), "64x48"] for k in (1, 2, 3)]
+    # a line about compiling may come before the table
+    assert [line.split()[:2] for line in done.lines[-4:-1]] == [[str(k), "64x48"] for k in (1, 2, 3)]
     assert describe_file(folder / "o.pgs")["profile"] == "main"
     assert "quality 50" in here("encode", clip, "o.pgs", "--iterations", 5, "-f", 1, "-y").err
 
