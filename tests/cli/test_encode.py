@@ -56,9 +56,10 @@ def test_what_it_says(clip: Path, here: Run, folder: Path) -> None:
         "fit      preset ultrafast, profile baseline, 60 splats in 3 layers, 60 iterations (18 for P-frames), GOPs of "
         "25 frames at most",
     ]
-    assert done.lines[3].split() == ["level", "size", "splats", "bytes", "kb/s", "bpp", "PSNR", "dB"]
-    assert [line.split()[:3] for line in done.lines[4:7]] == [[str(k), "64x48", str(20 * k)] for k in (1, 2, 3)]
-    assert re.fullmatch(r"encoded 2 frames in [0-9.]+ s \([0-9.]+ fps\) on cpu, [0-9.]+ k?B", done.lines[7])
+    lines = [line for line in done.lines if not line.startswith("compiling")]  # on a machine's first use
+    assert lines[3].split() == ["level", "size", "splats", "bytes", "kb/s", "bpp", "PSNR", "dB"]
+    assert [line.split()[:3] for line in lines[4:7]] == [[str(k), "64x48", str(20 * k)] for k in (1, 2, 3)]
+    assert re.fullmatch(r"encoded 2 frames in [0-9.]+ s \([0-9.]+ fps\) on cpu, [0-9.]+ k?B", lines[7])
     assert here("encode", clip, "o.pgs", *QUICK, "-f", 1, "-y", "-q") == Outcome(0, b"", "")
     done = here("encode", clip, "o.pgs", *QUICK, "-f", 1, "-y", "-v", "--layer-split", "2,1,1.5")
     assert done.lines[3].startswith(
