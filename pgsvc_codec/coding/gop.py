@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pgsvc_codec.coding.baseline import payload as baseline
 from pgsvc_codec.coding.main import layer as main
-from pgsvc_codec.coding.main.gop import INTRA, FrameStep, coding_order
-from pgsvc_codec.coding.main.predict import MotionField
+from pgsvc_codec.coding.main.gop import INTRA, coding_order
 from pgsvc_codec.coding.main.state import splats_of
 from pgsvc_codec.errors import FormatError
 from pgsvc_codec.format.constants import CHROMA_RGB, MAIN
 from pgsvc_codec.format.header import StreamHeader
-from pgsvc_codec.splats import FloatArray, Splats, SplatState
+from pgsvc_codec.splats import FloatArray, Splats
 
 Losses = Callable[[int, FormatError], None]
 """Told of a layer whose payloads contradict themselves; it and those above are left out from there on."""
+
+
+_Decoder = TypeVar("_Decoder", baseline.LayerDecoder, main.LayerDecoder)
 
 
 class DecodedSplats(NamedTuple):
@@ -38,23 +40,38 @@ def decode_gop(payloads: Sequence[Sequence[bytes]], header: StreamHeader, on_los
     return decode(payloads, header, on_loss)
 
 
+def _decode_layers(
+    decoders: list[_Decoder], decode: Callable[[int, _Decoder], Splats], on_loss: Losses
+) -> list[Splats]:
+    """One frame of all layers up to the first that cannot be decoded; its decoder and those above are dropped."""
+    layers = []
+    for layer, decoder in enumerate(decoders):
+        try:
+            layers.append(decode(layer, decoder))
+        except FormatError as error:  # checksums fit, so this is how the stream was written
+            on_loss(layer, error)
+            del decoders[layer:]
+            break
+    return layers
+
+
 def _decode_baseline(
     payloads: Sequence[Sequence[bytes]], header: StreamHeader, on_loss: Losses
 ) -> Iterator[DecodedSplats]:
     decoders = [baseline.LayerDecoder(layer, header.video.channels) for layer in range(len(payloads))]
-    for position in range(len(payloads[0]) if payloads else 0):
-        layers = []
-        for layer, decoder in enumerate(decoders):
-            decode = decoder.decode_inter if position else decoder.decode_intra  # the first frame of a GOP is an I
-            try:
-                layers.append(decode(payloads[layer][position]))
-            except FormatError as error:  # checksums fit, so this is how the stream was written
-                on_loss(layer, error)
-                del decoders[layer:]
-                break
+    position = 0
+
+    def decode(layer: int, decoder: baseline.LayerDecoder) -> Splats:
+        payload = payloads[layer][position]
+        # the first frame of a GOP is an I
+        return decoder.decode_inter(payload) if position else decoder.decode_intra(payload)
+
+    while payloads and position < len(payloads[0]):
+        layers = _decode_layers(decoders, decode, on_loss)
         if not layers:
             return
         yield DecodedSplats(layers, decoders[0].background)
+        position += 1
 
 
 def _decode_main(payloads: Sequence[Sequence[bytes]], header: StreamHeader, on_loss: Losses) -> Iterator[DecodedSplats]:
@@ -65,31 +82,26 @@ def _decode_main(payloads: Sequence[Sequence[bytes]], header: StreamHeader, on_l
     shown = 0
     order = [INTRA]  # until the I-frame has said what follows
     position = 0
+
+    def decode(layer: int, decoder: main.LayerDecoder) -> Splats:
+        payload, step = payloads[layer][position], order[position]
+        if step.past is None:
+            state = decoder.decode_intra(payload)
+        else:
+            state = decoder.decode_inter(payload, step, None if step.future is not None else decoders[0].field)
+        return splats_of(state, *size, opponent=opponent)
+
     while position < len(order):
-        step = order[position]
-        layers = []
-        for layer, decoder in enumerate(decoders):
-            try:
-                state = _decode_frame(decoder, payloads[layer][position], step, decoders[0].field)
-            except FormatError as error:
-                on_loss(layer, error)
-                del decoders[layer:]
-                break
-            layers.append(splats_of(state, *size, opponent=opponent))
+        display = order[position].display
+        layers = _decode_layers(decoders, decode, on_loss)
         if not layers:
             return
         base = decoders[0]
         if position == 0:
             assert base.header is not None
             order = coding_order(len(payloads[0]), base.header.anchor_distance)
-        waiting[step.display] = DecodedSplats(layers, main.background_of(base.backgrounds[step.display]))
+        waiting[display] = DecodedSplats(layers, main.background_of(base.backgrounds[display]))
         while shown in waiting:
             yield waiting.pop(shown)
             shown += 1
         position += 1
-
-
-def _decode_frame(decoder: main.LayerDecoder, payload: bytes, step: FrameStep, field: MotionField | None) -> SplatState:
-    if step.past is None:
-        return decoder.decode_intra(payload)
-    return decoder.decode_inter(payload, step, None if step.future is not None else field)

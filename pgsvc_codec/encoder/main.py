@@ -17,20 +17,19 @@ from pgsvc_codec.coding.main.predict import MotionField, Slots
 from pgsvc_codec.coding.main.state import splats_of
 from pgsvc_codec.config import DEFAULT_QUALITY, EncodePlan
 from pgsvc_codec.encoder.gop import InputFrame, Measure
-from pgsvc_codec.picture import Frame
+from pgsvc_codec.picture import Frame, to_unit
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.levels import LevelSizes
 from pgsvc_codec.train.main.aim import Aim, level_weights, step_of_quality
 from pgsvc_codec.train.main.alternate import alternate
 from pgsvc_codec.train.main.fit import fit_intra_main
-from pgsvc_codec.train.main.gop import Effort, choose_distance, fit_anchor, fit_between, held_price
+from pgsvc_codec.train.main.gop import TRIAL_FRAMES, Effort, choose_distance, fit_anchor, fit_between, held_price
 from pgsvc_codec.train.main.inter import InterProblem
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.video import Chroma, VideoInfo
 
 _FINER = 0.75  # step of an I-frame that others are made of, over that of a still of the same quality
 _BRIEF = 100  # iterations of a fit: below, the refinement is as brief
-_LOOKAHEAD = 8  # frames behind the I-frame that decide how far anchors lie apart
 
 
 class MainGop:
@@ -46,6 +45,7 @@ class MainGop:
     def __init__(self, plan: EncodePlan, info: VideoInfo, levels: LevelSizes, measure: Measure) -> None:
         layers = range(plan.num_layers)
         self._plan = plan
+        self._info = info
         self._size = (info.width, info.height)
         self._opponent = info.chroma is Chroma.RGB
         self._levels = levels
@@ -63,7 +63,7 @@ class MainGop:
         if not self._frames:
             self._number = frame.number
         self._frames.append(frame.planes)
-        if self._distance is None and len(self._frames) > _LOOKAHEAD:
+        if self._distance is None and len(self._frames) > TRIAL_FRAMES:
             self._begin()
         while self._distance is not None and len(self._frames) > self._distance:
             self._code_up_to(self._distance)
@@ -129,7 +129,7 @@ class MainGop:
         own = _shifted(step, self._first)
         if step.future is None:
             assert own.past is not None
-            luma = self._levels.read(self._frames[step.past]).objective.targets[-1].picture[0]
+            luma = to_unit(self._frames[step.past], self._info)[0]
             reference = [coder.frames[own.past] for coder in self._coders]
             targets = fit_anchor(problem, reference, luma, effort, self._field)
             self._field = targets.field

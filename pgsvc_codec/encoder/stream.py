@@ -23,7 +23,7 @@ from pgsvc_codec.format.header import (
     StreamHeader,
     VideoRecord,
 )
-from pgsvc_codec.picture import Frame, check_frame, to_unit
+from pgsvc_codec.picture import Frame, to_unit
 from pgsvc_codec.render.backend import load
 from pgsvc_codec.train.keyframes import KeyframeRule, keyframe_rule
 from pgsvc_codec.train.levels import LevelSizes
@@ -74,7 +74,6 @@ class StreamEncoder:
     def add(self, planes: Frame) -> None:
         """The next frame of the source."""
         plan = self._job.plan
-        check_frame(planes, self._job.info)
         luma = to_unit(planes, self._job.info)[0]
         motion = None if self._luma is None else estimate_motion(self._luma, luma)
         self._luma = luma

@@ -26,6 +26,7 @@ from pgsvc_codec.train.adam import Adam
 from pgsvc_codec.train.births import find_births
 from pgsvc_codec.train.model import SplatModel
 from pgsvc_codec.train.objective import Objective
+from pgsvc_codec.train.schedule import layer_weights
 from pgsvc_codec.train.stack import Stack
 
 _BIRTH_YIELD = 0.9  # of the matched filter's gain is left once neighbours have found the error too
@@ -38,7 +39,7 @@ def removal_costs(
     channels = splats.channels
     colors = splats.colors.astype(np.float64)
     layer_of = np.searchsorted(np.asarray(ends), np.arange(len(splats)), side="right")
-    weights = np.cumsum(np.asarray(level_weights, np.float64)[::-1])[::-1][layer_of]
+    weights = layer_weights(level_weights)[layer_of]
     areas = math.pi * np.abs(splats.cholesky[:, 0] * splats.cholesky[:, 2]).astype(np.float64)
     # a chroma plane has fewer samples and counts them as much more, so areas in luma samples serve all
     energy = weights * areas * (colors**2).sum(axis=1)

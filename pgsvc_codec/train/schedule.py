@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 LevelWeights = Callable[[int], list[float]]  # weights of all levels in iteration i
 
@@ -30,6 +31,11 @@ def uniform(num_layers: int, seed: int) -> LevelWeights:
         return _pair(num_layers, int(np.random.default_rng([seed, iteration]).integers(max(num_layers - 1, 1))))
 
     return weights
+
+
+def layer_weights(level_weights: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """[layers] sum of the weights of all levels that a layer is in."""
+    return np.cumsum(np.asarray(level_weights, np.float64)[::-1])[::-1]
 
 
 def full_level(num_layers: int, seed: int) -> LevelWeights:

@@ -14,7 +14,6 @@ from pgsvc_codec.coding.main.predict import (
     SPACINGS,
     InterSymbols,
     MotionField,
-    Slots,
     changed,
     changes,
     field_shape,
@@ -96,13 +95,6 @@ def assembled(predicted: SplatState, flags: IntArray, deltas: IntArray, new: Spl
         for ours, theirs in zip(parts_of(state), parts_of(source), strict=True):
             ours[where] = theirs
     return SplatState.concatenate([state, new[len(revived) :]])
-
-
-def births_of(predicted: Slots, flags: IntArray, number: int, display: int) -> IntArray:
-    """[slots] births after the changes of frame `display`."""
-    births = np.full(number, display, np.int32)
-    births[: len(flags)] = np.where(flags & kernels.REVIVED, np.int32(display), predicted.births)
-    return births
 
 
 def write_field(coder: kernels.Coder, field: MotionField, before: MotionField | None) -> None:

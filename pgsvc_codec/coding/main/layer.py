@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main import kernels
 from pgsvc_codec.coding.main.gop import ANCHOR_DISTANCES, INTRA, FrameStep
-from pgsvc_codec.coding.main.inter import assembled, births_of, change_of, read_field, write_field
+from pgsvc_codec.coding.main.inter import assembled, change_of, read_field, write_field
 from pgsvc_codec.coding.main.intra import (
     capacity,
     cell_symbols,
@@ -25,7 +25,14 @@ from pgsvc_codec.coding.main.intra import (
     write_whole,
 )
 from pgsvc_codec.coding.main.models import initial_models
-from pgsvc_codec.coding.main.predict import MotionField, Slots, field_shape, predict_between, predict_inter
+from pgsvc_codec.coding.main.predict import (
+    MotionField,
+    Slots,
+    births_of,
+    field_shape,
+    predict_between,
+    predict_inter,
+)
 from pgsvc_codec.errors import CorruptError
 from pgsvc_codec.format.constants import MAX_SPLATS
 from pgsvc_codec.splats import FloatArray, IntArray, SplatState
@@ -249,7 +256,7 @@ class LayerEncoder(_State):
         self._models = kernels.models_of(coder)
         self._field = field or self._field
         self.state, self.order = change.state, change.order
-        births = births_of(predicted, change.flags, len(targets), step.display)
+        births = births_of(predicted, change.flags & kernels.REVIVED != 0, len(targets), step.display)
         self._keep(step, Slots(change.state, births), codes, change.flags)
         return kernels.finished(coder)
 
@@ -276,14 +283,12 @@ class LayerDecoder(_State):
     Attributes:
         header: of the GOP, in the base after its I payload; None elsewhere.
         field: of the last P-frame, in the base; None where it has none.
-        step_index: of the last payload that had splats to code; 0 before.
     """
 
     def __init__(self, layer: int, channels: int, width: int, height: int) -> None:
         super().__init__(layer, channels, width, height)
         self.header: FrameHeader | None = None
         self.field: MotionField | None = None
-        self.step_index = 0
 
     def decode_intra(self, payload: bytes) -> SplatState:
         """The splats of an I-frame.
@@ -301,8 +306,8 @@ class LayerDecoder(_State):
             self.header = FrameHeader(background, ANCHOR_DISTANCES[distance])
         state = SplatState.empty(self.channels)
         if kernels.code_bits(coder, 1, 0):
-            self.step_index = kernels.code_bits(coder, _STEP_BITS, 0)
-            state = read_counted(coder, step_of(self.step_index), self._grid, self.channels)
+            step_index = kernels.code_bits(coder, _STEP_BITS, 0)
+            state = read_counted(coder, step_of(step_index), self._grid, self.channels)
         self._finish(coder, payload, "I")
         self._keep(INTRA, Slots(state, np.zeros(len(state), np.int32)), background, None)
         return state
@@ -334,8 +339,7 @@ class LayerDecoder(_State):
         if kernels.code_flag(coder, _ACTION + 2 * kind, 0):
             if kernels.code_flag(coder, _NEW_STEP + 2 * kind, 0):
                 self._steps[kind] = kernels.code_bits(coder, _STEP_BITS, 0)
-            self.step_index = self._steps[kind]
-            size = step_of(self.step_index)
+            size = step_of(self._steps[kind])
             deltas = np.zeros((number, 5 + self.channels), np.int32)
             kernels.code_slots(
                 coder,
@@ -358,7 +362,7 @@ class LayerDecoder(_State):
                 if whole:
                     new = read_sparse(coder, whole, size, self._grid, self.channels)
             state = assembled(predicted.state, flags, deltas, new, size)
-            slots = Slots(state, births_of(predicted, flags, len(state), step.display))
+            slots = Slots(state, births_of(predicted, flags & kernels.REVIVED != 0, len(state), step.display))
         self._finish(coder, payload, "PB"[kind])
         self._field = field or self._field
         self._keep(step, slots, background, flags)

@@ -79,6 +79,18 @@ class Slots(NamedTuple):
         return Slots(SplatState.concatenate([self.state, dark]), births)
 
 
+def births_of(predicted: Slots, reborn: NDArray[np.bool_], number: int, display: int) -> IntArray:
+    """[number] births after frame `display`, of which the slots behind those predicted are new.
+
+    Args:
+        predicted: N slots.
+        reborn: [N] which of them the frame codes whole.
+    """
+    births = np.full(number, display, np.int32)
+    births[: len(reborn)] = np.where(reborn, np.int32(display), predicted.births)
+    return births
+
+
 class InterSymbols(NamedTuple):
     """How slots differ from their prediction, in steps; a group whose numbers are all 0 is not coded."""
 

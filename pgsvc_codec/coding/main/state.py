@@ -115,9 +115,9 @@ def symbols_of(state: SplatState, step: int) -> IntraSymbols:
     return symbols
 
 
-def lengths_of(state: SplatState) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[N] l1 and l3 in full-size pixels."""
-    l1, l3 = np.exp2(state.shapes[:, ::2].T.astype(np.float64) / (1 << SHAPE_BITS))
+def lengths_of(shapes: IntArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[N] l1 and l3 in full-size pixels, from shapes [N, 3]."""
+    l1, l3 = np.exp2(shapes[:, ::2].T / float(1 << SHAPE_BITS))
     return l1, l3
 
 
@@ -130,7 +130,7 @@ def splats_of(state: SplatState, width: int, height: int, *, opponent: bool) -> 
         height: full-size rows.
         opponent: amplitudes lie on the axes of `OPPONENT`, that is, the stream is RGB.
     """
-    l1, l3 = lengths_of(state)
+    l1, l3 = lengths_of(state.shapes)
     means = state.positions / (np.array([width, height]) * float(1 << POSITION_BITS - 1)) - 1
     cholesky = np.stack([l1, state.shapes[:, 1] / float(1 << SHAPE_BITS) * l3, l3], axis=1)
     amplitudes = state.amplitudes / float(1 << AMPLITUDE_BITS)

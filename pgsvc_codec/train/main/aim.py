@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.state import AMPLITUDE_BITS, STEPS
+from pgsvc_codec.train.schedule import layer_weights
 
 CODED_STEP = 2.5  # of a fit's D: neighbours absorb each other's errors when splats are rounded one by one
 
@@ -38,14 +39,13 @@ class Aim(NamedTuple):
     @property
     def weights(self) -> NDArray[np.float64]:
         """[layers] of all levels that a layer is in."""
-        weights: NDArray[np.float64] = np.cumsum(np.asarray(self.level_weights, np.float64)[::-1])[::-1]
-        return weights
+        return layer_weights(self.level_weights)
 
     @property
     def ratios(self) -> NDArray[np.float64]:
         """[layers] price of a layer's bits over the top layer's, before shares are looked at."""
         slopes = np.asarray(self.level_weights) * np.cumsum(self.shares) ** -_SLOPE
-        prices: NDArray[np.float64] = np.cumsum(slopes[::-1])[::-1]
+        prices = layer_weights(slopes)
         return prices / prices[-1]
 
     @property

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.gop import coding_order
-from pgsvc_codec.coding.main.predict import MotionField, Slots, predict_between
+from pgsvc_codec.coding.main.predict import MotionField, Slots, births_of, predict_between
 from pgsvc_codec.splats import Splats, SplatState
 from pgsvc_codec.train.main.inter import InterProblem, fit_changes, fit_inter
 from pgsvc_codec.train.main.motion_field import field_bits
@@ -29,7 +29,7 @@ _TINY = 1e-12
 _TRIAL_PRICE = 2.0  # of all frames
 # Trials are too short for B-frames to show what they are worth.
 _HANDICAPS = {1: 1.0, 2: 0.95, 4: 0.9, 8: 0.9}
-_TRIAL_FRAMES = 8  # that both ways are tried on
+TRIAL_FRAMES = 8  # behind the I-frame, by which `choose_distance` decides
 _LARGE, _HUGE = 480 * 320, 1600 * 900  # pixels from which on fields are coarser
 
 
@@ -149,7 +149,7 @@ def choose_distance(problems: Sequence[InterProblem], first: Sequence[Slots]) ->
         problems: frames from the I-frame on, as many as are known; the first few count.
         first: layers of the I-frame as decoded.
     """
-    problems = problems[: _TRIAL_FRAMES + 1]
+    problems = problems[: TRIAL_FRAMES + 1]
     costs: dict[int, float] = {}
     # from the middle outwards: one of the ends is not worth a trial
     for distance in (1, 4, 8, 2):
@@ -177,13 +177,8 @@ def _trial_cost(problems: Sequence[InterProblem], first: Sequence[Slots], distan
             targets = _between(problem, past, _TRIAL)
         total += float(np.dot(problem.level_weights, targets.squared_error) + np.dot(problem.lambdas, targets.bits))
         new = targets.reborn or [np.zeros(len(state), np.bool_) for state in targets.slots]
-        decoded[step.display] = [_slots(*layer, step.display) for layer in zip(past, targets.slots, new, strict=True)]
+        decoded[step.display] = [
+            Slots(state, births_of(slots, reborn[: len(slots.births)], len(state), step.display))
+            for slots, state, reborn in zip(past, targets.slots, new, strict=True)
+        ]
     return total
-
-
-def _slots(predicted: Slots, state: SplatState, reborn: NDArray[np.bool_], display: int) -> Slots:
-    """A layer as decoded."""
-    births = np.full(len(state), display, np.int32)
-    kept = ~reborn[: len(predicted.births)]
-    births[: len(kept)][kept] = predicted.births[kept]
-    return Slots(state, births)

@@ -26,7 +26,7 @@ from pgsvc_codec.train.main.motion_field import Nodes, candidates, coded, in_pix
 from pgsvc_codec.train.main.rebirth import find_rebirths
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.train.rates import betas_of
-from pgsvc_codec.train.schedule import half_cosine
+from pgsvc_codec.train.schedule import half_cosine, layer_weights
 from pgsvc_codec.train.tuning import DEFAULTS
 
 _RATE = 0.6  # learning rates in units of an I-frame's
@@ -79,7 +79,7 @@ class InterProblem(NamedTuple):
         Steps alone say it, not the prices that I-frames came to: those also hold the layers to their shares of one
         frame's bits, and splats that are wanted at any price would never rest.
         """
-        weights = np.cumsum(self.level_weights[::-1])[::-1]
+        weights = layer_weights(self.level_weights)
         errors = np.square(np.array(self.steps) / (1 << AMPLITUDE_BITS)) * weights / weights[-1]
         return [float(self.price * _PRICE * error) for error in errors]
 

@@ -16,6 +16,7 @@ from pgsvc_codec.coding.main.state import (
     SHAPE_BITS,
     IntraSymbols,
     classes_of,
+    lengths_of,
     parameters_of,
     position_shifts,
     shape_shifts,
@@ -53,7 +54,7 @@ def round_whole(splats: Splats, step: int, size: tuple[int, int], *, opponent: b
     shape_symbols = np.stack([lengths[:, 0], shear, lengths[:, 1]], axis=1).astype(np.int32)
     rounded = state_of(IntraSymbols(symbols, shape_symbols, np.zeros((len(symbols), 2), np.int32)), step)
     pitch = position_shifts(rounded.shapes, classes)
-    l1, l3 = np.exp2(rounded.shapes[:, ::2].T / (1 << SHAPE_BITS))
+    l1, l3 = lengths_of(rounded.shapes)
     slope = rounded.shapes[:, 1] / (1 << SHAPE_BITS) * l3 / l1
     x = _nearest_place(positions[:, 0], pitch[:, 0], size[0])
     error = (x + 0.5) * np.exp2(pitch[:, 0]) - positions[:, 0]

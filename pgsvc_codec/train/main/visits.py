@@ -18,7 +18,7 @@ import numpy as np
 from numba import get_num_threads
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.main.state import POSITION_BITS, SHAPE_BITS
+from pgsvc_codec.coding.main.state import POSITION_BITS, SHAPE_BITS, lengths_of
 from pgsvc_codec.splats import IntArray
 from pgsvc_codec.train.main.refine_kernels import LANES
 
@@ -95,7 +95,7 @@ def _is_inside(
 ) -> NDArray[np.bool_]:
     """[N] whether splats stay well within half a tile around the tiles that begin at the given corners."""
     centers = positions / float(1 << POSITION_BITS) - 0.5
-    l1, l3 = np.exp2(shapes[:, ::2].T / float(1 << SHAPE_BITS))
+    l1, l3 = lengths_of(shapes)
     shear = shapes[:, 1] / float(1 << SHAPE_BITS)
     reach = math.sqrt(_LEAST_CUTOFF) * _SLACK * np.stack([l1, l3 * np.sqrt(1 + shear**2)], axis=1)
     ends = centers + reach + np.array([LANES * spacing, 0.0])
