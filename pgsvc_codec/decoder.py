@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self, TypeVar
+from typing import BinaryIO, NamedTuple, Self
 
 import numpy as np
 
-from pgsvc_codec.coding.gop import DecodedSplats, decode_gop
+from pgsvc_codec.coding.ahead import SplatsAhead
+from pgsvc_codec.coding.gop import DecodedSplats, GopDecoder, most_threads
 from pgsvc_codec.errors import ConfigError, FormatError, InputError, TruncatedError
 from pgsvc_codec.format.container import StreamReader
 from pgsvc_codec.format.header import VideoRecord
@@ -22,10 +22,6 @@ from pgsvc_codec.picture import Frame, color_transform, matching_info, plane_gri
 from pgsvc_codec.render.backend import load
 from pgsvc_codec.render.frames import FramePainter
 from pgsvc_codec.video import Chroma, Matrix, Range, Siting, VideoInfo
-
-_Item = TypeVar("_Item")
-
-_LOOK_AHEAD = 2  # frames whose splats are decoded while an earlier one is painted
 
 
 class DecodedFrame(NamedTuple):
@@ -76,7 +72,7 @@ class Decoder:
     def __init__(self, source: str | Path | BinaryIO | bytes, *, device: str = "auto") -> None:
         self._rasterizer = load(device)
         self._file: BinaryIO | None = None
-        self._reading = Lock()  # every iterator of `frames` reads in a thread of its own
+        self._reading = Lock()  # every iterator of `frames` reads in threads of its own
         if isinstance(source, str | Path):
             try:
                 self._file = open(source, "rb")  # noqa: SIM115
@@ -159,8 +155,9 @@ class Decoder:
         GOPs that lie outside the range are not read.  Where layers of a GOP are missing or damaged it comes from
         those below, at the same output size; a GOP without its base is left out; `warnings` says so.
 
-        While a frame is painted, a thread reads and decodes the splats of the next ones; it ends with the iterator,
-        closed early or not.  Use `reader` for nothing but looking meanwhile.
+        While a frame is painted, threads read and decode the splats of the next ones; they end with the iterator,
+        closed early or not.  Use `reader` for nothing but looking meanwhile.  On a GPU several frames are painted at
+        a time, but the first one alone, so that it is there as soon as it can be.
 
         Args:
             layers: how many layers, 1 = base only; None = all.
@@ -187,30 +184,43 @@ class Decoder:
         return level
 
     def _decode(self, level: int, output: VideoInfo, start: int, end: int) -> Iterator[DecodedFrame]:
-        painter = self._painter(output, level)
-        for item in _ahead(self._splats(level, start, end)):
-            if isinstance(item, str):
-                self.warnings.append(item)
-                continue
-            number, (layers, background) = item
-            yield DecodedFrame(number, len(layers), painter.paint(layers, background, [len(layers)])[0])
+        lost: list[str] = []
+        with closing(self._splats(level, start, end, lost)) as decoded:
+            coded = (((number, len(splats.layers), told), *splats) for number, told, splats in decoded)
+            for (number, layers, told), planes in self._painter(output, level).paint_all(coded, end - start):
+                self.warnings += told
+                yield DecodedFrame(number, layers, planes)
+        self.warnings += lost
 
-    def _splats(self, level: int, start: int, end: int) -> Iterator[str | tuple[int, DecodedSplats]]:
-        """What there is to paint, with the number of the frame; what was lost until then, as a text, before it."""
-        for number, gop in enumerate(self.reader.gops):
-            if gop.first_frame >= end or gop.first_frame + gop.frames <= start:
-                continue
-            losses: list[str] = []
-            on_loss = partial(_note_loss, losses, number)
-            decoded = decode_gop(self._payloads(number, level, on_loss), self.reader.header, on_loss)
-            for frame, splats in enumerate(decoded, start=gop.first_frame):
-                if frame >= end:
-                    break
-                if frame >= start:
-                    yield from losses
-                    losses.clear()
-                    yield frame, splats
-            yield from losses
+    def _splats(
+        self, level: int, start: int, end: int, lost: list[str]
+    ) -> Generator[tuple[int, list[str], DecodedSplats], None, None]:
+        """What there is to paint, with the number of the frame and what was lost until then.
+
+        Args:
+            lost: has in the end what was lost behind the last frame.
+        """
+        wanted = [
+            (number, gop)
+            for number, gop in enumerate(self.reader.gops)
+            if gop.first_frame < end and gop.first_frame + gop.frames > start
+        ]
+        losses: list[list[str]] = [[] for _ in wanted]
+
+        def open_gop(index: int) -> GopDecoder:
+            number, gop = wanted[index]
+            on_loss = partial(_note_loss, losses[index], number)
+            payloads = self._payloads(number, level, on_loss)
+            return GopDecoder(payloads, self.reader.header, on_loss, end - gop.first_frame)
+
+        with SplatsAhead(open_gop, len(wanted), level, most_threads(self.reader.header)) as ahead:
+            for (_, gop), noted, decoded in zip(wanted, losses, ahead.gops(), strict=True):
+                for frame, splats in enumerate(decoded, start=gop.first_frame):
+                    if start <= frame < end:
+                        yield frame, [*lost, *noted], splats
+                        lost.clear()
+                        noted.clear()
+                lost += noted
 
     def _payloads(self, gop: int, level: int, on_loss: Callable[[int, FormatError], None]) -> list[list[bytes]]:
         """Per layer, per frame, for as many layers up to `level` as are whole."""
@@ -245,15 +255,3 @@ class Decoder:
 def _note_loss(losses: list[str], gop: int, layer: int, error: FormatError) -> None:
     kept = f"decoded from {layer} of its layers" if layer else "left out"
     losses.append(f"GOP {gop} is {kept}: {error}")
-
-
-def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """The same items, made by a thread up to `_LOOK_AHEAD` before they are asked for; an error comes in its place."""
-    thread = ThreadPoolExecutor(1, "pgsvc-splats")
-    try:
-        waiting = deque(thread.submit(next, items, None) for _ in range(_LOOK_AHEAD))
-        while (item := waiting.popleft().result()) is not None:
-            waiting.append(thread.submit(next, items, None))
-            yield item
-    finally:
-        thread.shutdown(cancel_futures=True)

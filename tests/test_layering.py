@@ -42,7 +42,7 @@ STDLIB_ONLY = {"__init__", "errors", "config", "video", "format", "describe"}
 ONLY_IN: dict[str, set[str]] = {
     "click": {"cli"},
     "constriction": {"coding.baseline.entropy"},
-    "numba": {"coding.main", "render", "train.births", "train.main", "train.motion"},
+    "numba": {"coding.ahead", "coding.main", "render", "train.births", "train.main", "train.motion"},
     "llvmlite": {"render.cpu"},  # the compiler below numba
     "av": {"media"},
     "torch": {"train", "encoder", "metrics.structural", "render.cuda"},

@@ -1,20 +1,23 @@
 """Range coder with integer models, and the frequency tables that travel in the stream (spec §6.1, §6.2).
 
-The only importer of constriction, whose silent habits end here: it decodes wrong words without a word, warns on
-stdout unless `perfect` is given, and lets dtype and scaling of the probabilities change the bytes.
+The only importer of constriction, on first use, since profile `main` does without.  Its silent habits end here: it
+decodes wrong words without a word, warns on stdout unless `perfect` is given, and lets dtype and scaling of the
+probabilities change the bytes.
 All calls take whole arrays: one call per symbol would cost more than the coding.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import constriction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pgsvc_codec.errors import CorruptError
+from pgsvc_codec.errors import BackendError, CorruptError
+
+if TYPE_CHECKING:
+    import constriction
 
 IntArray = NDArray[np.int32]
 
@@ -31,20 +34,34 @@ DELTA_COUNTS = np.array(_DELTA_TAIL[:0:-1] + _DELTA_TAIL, np.int64)
 
 
 @lru_cache(maxsize=1)
+def _stream() -> Any:
+    """constriction's stream coders and models.
+
+    Raises:
+        BackendError: it is not installed.
+    """
+    try:
+        import constriction
+    except ImportError as error:
+        raise BackendError(f"profile baseline: its range coder cannot be loaded: {error}") from error
+    return constriction.stream
+
+
+@lru_cache(maxsize=1)
 def _uniform_family() -> constriction.stream.model.Uniform:
-    return constriction.stream.model.Uniform()
+    return _stream().model.Uniform()
 
 
 def _categorical(counts: NDArray[np.int64]) -> constriction.stream.model.Categorical:
     """The model of integer counts; float64 and unnormalised, because other forms give other bytes."""
-    return constriction.stream.model.Categorical(counts.astype(np.float64), perfect=False)
+    return _stream().model.Categorical(counts.astype(np.float64), perfect=False)
 
 
 class RangeEncoder:
     """Collects symbols; `finish` returns the words, little-endian."""
 
     def __init__(self) -> None:
-        self._coder = constriction.stream.queue.RangeEncoder()
+        self._coder = _stream().queue.RangeEncoder()
 
     def uniform(self, values: ArrayLike, sizes: ArrayLike) -> None:
         """Append equiprobable values, 0 <= values < sizes < 2^24 (arrays that broadcast); size 1 costs nothing.
@@ -100,7 +117,7 @@ class RangeDecoder:
     def __init__(self, payload: bytes) -> None:
         if len(payload) % WORD_BYTES:
             raise CorruptError(f"payload: got {len(payload)} bytes, allowed a multiple of {WORD_BYTES}")
-        self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
+        self._coder = _stream().queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
 
     def _decode(self, *model: object) -> Any:
         """An int, or with parameters or a length an int32 array."""
@@ -120,7 +137,7 @@ class RangeDecoder:
 
     def number(self, size: int) -> int:
         """One equiprobable number of 0..size - 1."""
-        return int(self._decode(constriction.stream.model.Uniform(size))) if size > 1 else 0
+        return int(self._decode(_stream().model.Uniform(size))) if size > 1 else 0
 
     def table(self, length: int, counts: NDArray[np.int64]) -> IntArray:
         """So many symbols by a frequency table, as int32; CorruptError where one has count 0."""

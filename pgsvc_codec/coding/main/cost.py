@@ -25,6 +25,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main import kernels
@@ -44,6 +45,8 @@ _SMOOTHING = 4.0  # symbols that a context borrows from all contexts together
 _PEAK = 4  # counts of neighbours from which on they look alike
 _MOST_NEAR = 6 * _PEAK
 _MOST_COUNT = 64
+# Of the cells that look at one: rows below it, columns to its right, how often each of its splats counts there.
+_LOOKING = ((0, 1, 2), (1, 0, 2), (1, 1, 1), (1, -1, 1))
 
 
 class IntraCosts(NamedTuple):
@@ -217,31 +220,45 @@ def _cell_bits(counts: NDArray[np.signedinteger]) -> tuple[NDArray[np.float64], 
     padded = np.pad(np.minimum(counts, _PEAK), 1)
     rows, columns = counts.shape
     near = np.zeros(counts.shape, np.intp)
-    weights = {(0, -1): 2, (-1, 0): 2, (-1, -1): 1, (-1, 1): 1}
-    for (down, right), weight in weights.items():
-        near += weight * padded[1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
+    for down, right, weight in _LOOKING:
+        near += weight * padded[1 - down : 1 - down + rows, 1 - right : 1 - right + columns]
     context_of = np.array([kernels.cell_context(number) for number in range(_MOST_NEAR + 1)])
     capped = np.minimum(counts, _MOST_COUNT)
     table = _category_bits(capped.ravel(), context_of[near].ravel(), _CELL_CONTEXTS, _MOST_COUNT + 1)
     table = table[context_of]
-    now = table[near, capped]
-    changes = []
-    for change in (1, -1):
-        other = np.clip(counts + change, 0, _MOST_COUNT)
-        delta = table[near, other] - now
-        moved = np.clip(counts + change, 0, _PEAK) - np.minimum(counts, _PEAK)
-        for (down, right), weight in weights.items():
-            # The neighbour that looks at this cell lies on the other side.
-            ours, theirs = _overlap(rows, -down), _overlap(columns, -right)
-            mine, its = (ours[0], theirs[0]), (ours[1], theirs[1])
-            new = np.clip(near[its] + weight * moved[mine], 0, _MOST_NEAR)
-            delta[mine] += table[new, capped[its]] - now[its]
-        changes.append(np.where(counts + change >= 0, change * delta, 0))
-    return changes[0], changes[1], float(now.sum())
+    more, fewer = np.empty(counts.shape), np.empty(counts.shape)
+    _cell_changes(counts, near, table, more, fewer)
+    return more, fewer, float(table[near, capped].sum())
 
 
-def _overlap(size: int, offset: int) -> tuple[slice, slice]:
-    """Slices of an axis whose elements lie `offset` apart."""
-    if offset < 0:
-        return slice(-offset, size), slice(0, size + offset)
-    return slice(0, size - offset), slice(offset, size)
+@njit(cache=True, nogil=True)
+def _cell_changes(
+    counts: NDArray[np.intp],
+    near: NDArray[np.intp],
+    table: NDArray[np.float64],
+    more: NDArray[np.float64],
+    fewer: NDArray[np.float64],
+) -> None:
+    """Into `more` and `fewer`: what one more and one less in each cell changes; `table` says by sum and count."""
+    rows, columns = counts.shape
+    for row in range(rows):
+        for column in range(columns):
+            count = counts[row, column]
+            for change in (1, -1):
+                changed = count + change
+                bits = 0.0
+                if changed >= 0:
+                    before = table[near[row, column], min(count, _MOST_COUNT)]
+                    bits = table[near[row, column], min(changed, _MOST_COUNT)] - before
+                    moved = min(changed, _PEAK) - min(count, _PEAK)
+                    # those that look at this cell lie to the right of it and below
+                    for down, right, weight in _LOOKING:
+                        if row + down < rows and 0 <= column + right < columns:
+                            around, own = near[row + down, column + right], counts[row + down, column + right]
+                            now = min(max(around + weight * moved, 0), _MOST_NEAR)
+                            own = min(own, _MOST_COUNT)
+                            bits += table[now, own] - table[around, own]
+                if change > 0:
+                    more[row, column] = bits
+                else:
+                    fewer[row, column] = -bits

@@ -12,9 +12,7 @@ from pgsvc_codec.coding.main.intra import CellSymbols, cell_symbols
 from pgsvc_codec.coding.main.predict import (
     MAX_VECTOR,
     SPACINGS,
-    InterSymbols,
     MotionField,
-    changed,
     changes,
     field_shape,
 )
@@ -86,14 +84,13 @@ def change_of(
 
 def assembled(predicted: SplatState, flags: IntArray, deltas: IntArray, new: SplatState, step: int) -> SplatState:
     """The slots of a frame: new splats fill those revived, in order, and go on behind the last."""
-    rows = np.flatnonzero(flags & (kernels.POSITION | kernels.SHAPE | kernels.COLOR))
-    symbols = InterSymbols(deltas[rows, :2], deltas[rows, 2:5], deltas[rows, 5:])
     state = SplatState(*(part.copy() for part in parts_of(predicted)))
+    kernels.change_slots(*parts_of(state), flags, deltas, step)
+    if not len(new):
+        return state
     revived = np.flatnonzero(flags & kernels.REVIVED)
-    state.amplitudes[(flags & kernels.REMOVED) > 0] = 0
-    for where, source in ((rows, changed(predicted[rows], symbols, step)), (revived, new[: len(revived)])):
-        for ours, theirs in zip(parts_of(state), parts_of(source), strict=True):
-            ours[where] = theirs
+    for ours, theirs in zip(parts_of(state), parts_of(new), strict=True):
+        ours[revived] = theirs[: len(revived)]
     return SplatState.concatenate([state, new[len(revived) :]])
 
 

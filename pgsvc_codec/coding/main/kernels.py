@@ -85,6 +85,8 @@ _DIGIT_MODELS = 3 * _DIGITS
 MAX_CLASS = 8
 MAX_AMPLITUDE = (1 << 24) - 1
 MAX_SHEAR = (64 << 8) - 1
+MIN_LOG_LENGTH, MAX_LOG_LENGTH = -2 << 8, (12 << 8) - 1
+MIN_POSITION, MAX_POSITION = -256 << 6, (16384 + 256 << 6) - 1
 CHANNELS = 3
 OCTAVES = 14
 _TREE = 16  # models of an octave: the first says on which side of the middle it lies
@@ -973,3 +975,36 @@ def code_slots(
                 if _bit(coder, REVIVALS + 1, np.int64((flags[n] & REVIVED) > 0)):
                     done |= REVIVED
         flags[n] = done
+
+
+@_kernel
+def change_slots(positions: Any, shapes: Any, amplitudes: Any, flags: Any, deltas: Any, step: Any) -> None:
+    """Make slots of their prediction: what `code_slots` said of those that are removed or change (`predict.changed`).
+
+    Args:
+        positions: int32 [N, 2], shapes: int32 [N, 3], amplitudes: int32 [N, C], predicted; changed in place.
+        flags: int32 [N].
+        deltas: int32 [N, 5 + C] of position, shape and amplitude, in steps.
+        step: D.
+    """
+    channels = amplitudes.shape[1]
+    for n in range(len(flags)):
+        if flags[n] & REMOVED:
+            amplitudes[n] = 0
+        if not flags[n] & (POSITION | SHAPE | COLOR):
+            continue
+        energy = np.int64(0)
+        for channel in range(channels):
+            energy += np.int64(amplitudes[n, channel]) * np.int64(amplitudes[n, channel])
+        level = _class_of(energy, np.int64(step) * np.int64(step))
+        for axis in range(2):
+            shift = min(max((np.int64(shapes[n, 2 * axis]) + 128 >> 8) + 6 - level, 0), 9)
+            place = np.int64(positions[n, axis]) + (np.int64(deltas[n, axis]) << shift)
+            positions[n, axis] = min(max(place, MIN_POSITION), MAX_POSITION)
+        for part in range(3):
+            least, most = (-MAX_SHEAR, MAX_SHEAR) if part == 1 else (MIN_LOG_LENGTH, MAX_LOG_LENGTH)
+            form = np.int64(shapes[n, part]) + (np.int64(deltas[n, 2 + part]) << (8 - level))
+            shapes[n, part] = min(max(form, least), most)
+        for channel in range(channels):
+            amplitude = np.int64(amplitudes[n, channel]) + np.int64(deltas[n, 5 + channel]) * np.int64(step)
+            amplitudes[n, channel] = min(max(amplitude, -MAX_AMPLITUDE), MAX_AMPLITUDE)

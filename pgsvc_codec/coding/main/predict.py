@@ -22,11 +22,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pgsvc_codec.coding.main import kernels
 from pgsvc_codec.coding.main.state import (
-    MAX_AMPLITUDE,
-    MAX_LOG_LENGTH,
-    MAX_SHEAR,
-    MIN_LOG_LENGTH,
     POSITION_BITS,
     classes_of,
     parts_of,
@@ -172,18 +169,10 @@ def inter_shifts(predicted: SplatState, step: int) -> tuple[IntArray, IntArray]:
 
 def changed(predicted: SplatState, symbols: InterSymbols, step: int) -> SplatState:
     """The slots after their changes, within the limits of the state."""
-    place_shifts, form_shifts = inter_shifts(predicted, step)
-    wide = np.int64
-    positions = predicted.positions + (symbols.positions.astype(wide) << place_shifts)
-    shapes = predicted.shapes + (symbols.shapes.astype(wide) << form_shifts[:, None])
-    amplitudes = predicted.amplitudes + symbols.amplitudes.astype(wide) * step
-    least = np.array([MIN_LOG_LENGTH, -MAX_SHEAR, MIN_LOG_LENGTH])
-    most = np.array([MAX_LOG_LENGTH, MAX_SHEAR, MAX_LOG_LENGTH])
-    return SplatState(
-        np.clip(positions, MIN_POSITION, MAX_POSITION).astype(np.int32),
-        np.clip(shapes, least, most).astype(np.int32),
-        np.clip(amplitudes, -MAX_AMPLITUDE, MAX_AMPLITUDE).astype(np.int32),
-    )
+    state = SplatState(*(part.copy() for part in parts_of(predicted)))
+    flags = np.full(len(state), kernels.POSITION | kernels.SHAPE | kernels.COLOR, np.int32)
+    kernels.change_slots(*parts_of(state), flags, np.concatenate(symbols, axis=1), step)
+    return state
 
 
 def changes(predicted: SplatState, state: SplatState, step: int) -> InterSymbols:

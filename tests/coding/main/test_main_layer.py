@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pgsvc_codec.coding.main import kernels
 from pgsvc_codec.coding.main.layer import ANCHOR_DISTANCES, FrameHeader, LayerDecoder, LayerEncoder
+from pgsvc_codec.coding.main.predict import MAX_POSITION, MIN_POSITION
 from pgsvc_codec.coding.main.state import (
     MAX_AMPLITUDE,
     MAX_CLASS,
@@ -126,6 +127,8 @@ def test_damaged_payloads_are_corrupt_or_within_limits(
 
 def test_kernels_know_the_limits_of_the_state() -> None:
     assert (kernels.MAX_CLASS, kernels.MAX_AMPLITUDE, kernels.MAX_SHEAR) == (MAX_CLASS, MAX_AMPLITUDE, MAX_SHEAR)
+    assert (kernels.MIN_LOG_LENGTH, kernels.MAX_LOG_LENGTH) == (MIN_LOG_LENGTH, MAX_LOG_LENGTH)
+    assert (kernels.MIN_POSITION, kernels.MAX_POSITION) == (MIN_POSITION, MAX_POSITION)
     assert kernels.OCTAVES << SHAPE_BITS == MAX_LOG_LENGTH + 1 - MIN_LOG_LENGTH
 
 
