@@ -1,4 +1,8 @@
-"""What all tests share: the folder of real material, and a real ffmpeg."""
+"""What all tests share: the folder of real material, a real ffmpeg, and the device that CUDA code runs on.
+
+Kernels are compiled where there is a GPU.  Where there is none they run under Triton's interpreter, on tensors in host
+memory, and tests marked `cuda` are skipped, or fail under PGSVC_REQUIRE_CUDA=1, where a GPU is what is tested.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,53 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+if TYPE_CHECKING:
+    import torch
+
 # Machines that run tests are shared: an example that took long is no bug.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
+
+
+def _missing_gpu() -> str | None:
+    """Why compiled kernels cannot run here; None where they can."""
+    if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
+        return "TRITON_INTERPRET is set"
+    try:
+        import torch
+    except ImportError as error:
+        return str(error)
+    if torch.cuda.is_available():
+        return None
+    return "torch sees none" if torch.version.cuda else "this torch has no CUDA"
+
+
+MISSING_GPU = _missing_gpu()
+if MISSING_GPU is not None:
+    os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are defined, so before any test imports them
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests that need a GPU where there is none, or fail them where there must be one."""
+    if MISSING_GPU is None or item.get_closest_marker("cuda") is None:
+        return
+    if os.environ.get("PGSVC_REQUIRE_CUDA") == "1":
+        pytest.fail(f"needs an NVIDIA GPU, and PGSVC_REQUIRE_CUDA=1 asks for one: {MISSING_GPU}", pytrace=False)
+    pytest.skip(f"needs an NVIDIA GPU: {MISSING_GPU}")
+
+
+@pytest.fixture(scope="session")
+def cuda_device() -> torch.device:
+    """Where tensors of CUDA code lie in tests: on the GPU, else in host memory, for Triton's interpreter."""
+    import torch
+
+    return torch.device("cuda" if MISSING_GPU is None else "cpu")
+
 
 DEFAULT_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 

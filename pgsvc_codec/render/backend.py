@@ -1,36 +1,138 @@
-"""Which rasteriser runs: the choice behind ``--device``, explained when it cannot be had."""
+"""Which rasteriser runs: the choice behind ``--device``, explained where it is not what was hoped for."""
 
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from shutil import rmtree
 from tempfile import mkdtemp
-from types import ModuleType
+from typing import NamedTuple
 
-from pgsvc_codec.errors import BackendError
+from pgsvc_codec.errors import BackendError, ConfigError
+from pgsvc_codec.render.availability import Part, find_driver, is_interpreted, one_line, painting_part
+from pgsvc_codec.render.rasterizer import Rasterizer
 
 _passing_folders: list[str] = []  # where kernels are kept that the next process will not find
 
 
-def load(device: str) -> ModuleType:
-    """The module with `render` and `fit_step` for a device.
+class Choice(NamedTuple):
+    """The device that an option means on this machine."""
+
+    device: str  # ``cpu`` or ``cuda:N``; for `choose` this means itself
+    name: str  # for people, with its make
+    because: str | None = None  # where it is not what one might think: why, as a clause
+    gpus: tuple[int, ...] = ()  # numbers of all CUDA devices that the option allows, this one first
+
+
+def choose(device: str) -> Choice:
+    """The device that is meant; ``auto`` is the first CUDA device if kernels run there, else the CPU.
+
+    Where Triton is asked to interpret its kernels (TRITON_INTERPRET=1), ``cuda`` means that, and ``auto`` the CPU.
 
     Args:
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda`` (the first) or ``cuda:N``.
 
     Raises:
-        BackendError: the device is unknown or has no rasteriser here.
+        ConfigError: this names no device.
+        BackendError: the device is not there, or does not work.
     """
-    if device in ("auto", "cpu"):
+    match = re.fullmatch(r"auto|cpu|cuda(?::([0-9]{1,4}))?", device)
+    if match is None:
+        raise ConfigError(f"device: got {device}, allowed auto, cpu, cuda, cuda:N")
+    if device == "cpu":
+        return Choice("cpu", "cpu")
+    index = int(match[1] or 0)
+    driver = find_driver()
+    interpreted = is_interpreted()
+    count = 1 if interpreted else 0 if isinstance(driver, str) else len(driver.devices)
+    if device != "auto":
+        if index >= count > 0:
+            raise BackendError(f"device {device}: got number {index}, allowed 0..{count - 1}")
+        if problem := _problem(index):
+            raise BackendError(f"device {device}: {problem}; allowed auto, cpu")
+        if interpreted:
+            return Choice("cuda:0", "cuda:0 interpreted on the CPU", "TRITON_INTERPRET is set")
+    elif isinstance(driver, str):
+        return Choice("cpu", "cpu", driver)
+    elif problem := "TRITON_INTERPRET is set" if interpreted else _problem(index):
+        return Choice("cpu", "cpu", problem)
+    assert not isinstance(driver, str), "kernels run on a device that no driver shows"
+    gpus = (index,) if match[1] else tuple(range(count))
+    return Choice(f"cuda:{index}", f"cuda:{index} {driver.devices[index]}", gpus=gpus)
+
+
+@cache
+def _problem(index: int) -> str | None:
+    """Why the CUDA rasteriser does not run on a device; None where it does."""
+    return next((part.detail for part in cuda_parts(index) if part.is_needed and not part.works), None)
+
+
+def cuda_parts(index: int = 0) -> Iterator[Part]:
+    """What the CUDA rasteriser stands on, the cheapest first, then itself; each is tried when it is asked for.
+
+    Where `is_interpreted`, no driver is needed, and what follows it is tried in host memory.
+
+    Args:
+        index: of the device that is tried.
+    """
+    interpreted = is_interpreted()
+    driver = find_driver()
+    if isinstance(driver, str):
+        yield Part("driver", False, driver, is_needed=not interpreted)
+    else:
+        devices = ", ".join(f"{number} {name}" for number, name in enumerate(driver.devices))
+        yield Part("driver", True, f"runs CUDA {driver.version} and older on {devices}")
+    try:
+        from pgsvc_codec.render.cuda import parts
+    except (ImportError, OSError) as error:
+        yield Part("torch", False, one_line(error))
+        return
+    yield parts.torch_part(is_needed=not interpreted)
+    device = "cpu" if interpreted else f"cuda:{index}"
+    usable = parts.device_part(device)
+    yield usable
+    if usable.works:
+        yield parts.triton_part(device)
+        yield painting_part(lambda: parts.open_rasterizer(device))
+
+
+def cpu_parts() -> Iterator[Part]:
+    """What the CPU rasteriser stands on, then itself; kernels may have to be compiled, see `on_compilation`."""
+    try:
+        import numba
+    except (ImportError, OSError) as error:
+        yield Part("numba", False, one_line(error))
+        return
+    yield Part("numba", True, f"numba {numba.__version__}, {numba.get_num_threads()} threads")
+    painting = painting_part(_load_cpu)
+    yield painting
+    if painting.works:
+        from pgsvc_codec.render import cpu
+
+        yield Part("kernels", True, f"kept in {cpu._render_tiles.stats.cache_path}")
+
+
+def load(device: str) -> Rasterizer:
+    """The rasteriser of a device; the same one each time.
+
+    Args:
+        device: see `choose`.
+
+    Raises:
+        ConfigError, BackendError: see `choose`.
+    """
+    choice = choose(device)
+    if choice.device == "cpu":
         return _load_cpu()
-    if device == "cuda" or (device.startswith("cuda:") and device[5:].isdigit()):
-        raise BackendError(f"device {device}: this version has no CUDA rasteriser, allowed auto, cpu")
-    raise BackendError(f"device: got {device}, allowed auto, cpu, cuda, cuda:N")
+    from pgsvc_codec.render.cuda.parts import open_rasterizer
+
+    return open_rasterizer("cpu" if is_interpreted() else choice.device)
 
 
-def _load_cpu() -> ModuleType:
+def _load_cpu() -> Rasterizer:
     """The CPU rasteriser; numba keeps its kernels beside it, else in the user's cache, else until the process ends."""
     from numba import config
 
@@ -50,7 +152,10 @@ def on_compilation(tell: Callable[[bool], None]) -> AbstractContextManager[None]
 
     Its argument is whether they will be found on disk next time.
     """
-    from numba.core.event import Event, Listener, install_listener
+    try:
+        from numba.core.event import Event, Listener, install_listener
+    except ImportError:  # nor are there any kernels to compile
+        return nullcontext()
 
     class FirstCompilation(Listener):
         """Does not hear of kernels that are found in the cache on disk."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.picture import Frame, UnitFrame, from_unit, plane_grids, resample, to_unit
 from pgsvc_codec.render.frames import FramePainter
+from pgsvc_codec.render.rasterizer import Rasterizer
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.objective import LevelTarget, Objective
 from pgsvc_codec.video import VideoInfo
@@ -28,7 +28,7 @@ class _LevelSize:
         rasterizer: see `render.backend.load`.
     """
 
-    def __init__(self, info: VideoInfo, size: tuple[int, int], levels: list[int], rasterizer: ModuleType) -> None:
+    def __init__(self, info: VideoInfo, size: tuple[int, int], levels: list[int], rasterizer: Rasterizer) -> None:
         self.levels = levels
         self._grids = plane_grids(info, *size)
         self._info = replace(info, width=size[0], height=size[1])
@@ -65,7 +65,7 @@ class LevelSizes:
         rasterizer: see `render.backend.load`.
     """
 
-    def __init__(self, info: VideoInfo, sizes: Sequence[tuple[int, int]], rasterizer: ModuleType) -> None:
+    def __init__(self, info: VideoInfo, sizes: Sequence[tuple[int, int]], rasterizer: Rasterizer) -> None:
         self._info = info
         self._rasterizer = rasterizer
         levels = groupby(range(1, len(sizes) + 1), key=lambda level: sizes[level - 1])

@@ -10,13 +10,13 @@ same size (quality scalability); levels of different sizes are a pass each (reso
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pgsvc_codec.picture import PlaneGrid, PlaneGroup, UnitFrame, plane_groups
+from pgsvc_codec.render.rasterizer import Rasterizer
 from pgsvc_codec.render.reference import NUM_SHAPE_MOMENTS, StepResult
 from pgsvc_codec.splats import Splats
 
@@ -48,10 +48,10 @@ class Objective:
     Args:
         size: full width and height of the frame, in which splats' lengths are measured.
         targets: one per level; levels of one size have equal grids and the same picture.
-        rasterizer: module with `render` and `fit_step`, see `render.backend.load`.
+        rasterizer: see `render.backend.load`.
     """
 
-    def __init__(self, size: tuple[int, int], targets: Sequence[LevelTarget], rasterizer: ModuleType) -> None:
+    def __init__(self, size: tuple[int, int], targets: Sequence[LevelTarget], rasterizer: Rasterizer) -> None:
         self.width, self.height = size
         self.targets = list(targets)
         self.rasterizer = rasterizer
@@ -127,7 +127,7 @@ class Objective:
                     self._target(view, planes, background),
                     ends[view.levels],
                     weights,
-                    view.channel_weights[planes],
+                    view.channel_weights[planes].tolist(),
                     with_moments=with_moments,
                 )
                 squared_error[view.levels, planes] = part.squared_error
