@@ -46,7 +46,7 @@ ONLY_IN: dict[str, set[str]] = {
     "llvmlite": {"render.cpu"},  # the compiler below numba
     "av": {"media"},
     "torch": {"train", "encoder", "metrics.structural", "render.cuda"},
-    "triton": {"render.cuda"},
+    "triton": {"render.cuda", "train.cuda"},
     "gsplat": {"render.cuda"},
     "sklearn": {"train"},
     "threadpoolctl": {"train"},

@@ -22,9 +22,9 @@ from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.levels import LevelSizes
 from pgsvc_codec.train.main.aim import Aim, level_weights, step_of_quality
 from pgsvc_codec.train.main.alternate import alternate
-from pgsvc_codec.train.main.fit import fit_intra_main
+from pgsvc_codec.train.main.fit import IntraFit, Still, fit_stills
 from pgsvc_codec.train.main.gop import TRIAL_FRAMES, Effort, choose_distance, fit_anchor, fit_between, held_price
-from pgsvc_codec.train.main.inter import InterProblem
+from pgsvc_codec.train.main.problem import InterProblem
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.video import Chroma, VideoInfo
 
@@ -40,9 +40,12 @@ class MainGop:
         info: of the frames.
         levels: how frames and levels become pictures.
         measure: told of every frame.
+        start: the fit of the first frame, where it is known.
     """
 
-    def __init__(self, plan: EncodePlan, info: VideoInfo, levels: LevelSizes, measure: Measure) -> None:
+    def __init__(
+        self, plan: EncodePlan, info: VideoInfo, levels: LevelSizes, measure: Measure, start: IntraFit | None = None
+    ) -> None:
         layers = range(plan.num_layers)
         self._plan = plan
         self._info = info
@@ -50,6 +53,7 @@ class MainGop:
         self._opponent = info.chroma is Chroma.RGB
         self._levels = levels
         self._measure = measure
+        self._start = start
         self._coders = [LayerEncoder(layer, info.chroma.num_planes, *self._size) for layer in layers]
         self._payloads: list[list[bytes]] = [[] for _ in layers]
         self._frames: list[Frame] = []  # from the last anchor on, which is the first of them
@@ -80,11 +84,12 @@ class MainGop:
     def _begin(self) -> None:
         """Code the I-frame, and decide how far anchors lie apart."""
         source = self._levels.read(self._frames[0])
-        # a seed per frame: a GOP then does not depend on how many random numbers earlier ones drew
-        rng = np.random.default_rng([self._plan.seed, self._number])
-        plan = self._plan
-        aim = _aim(plan, alone=len(self._frames) == 1)
-        fit = fit_intra_main(source.objective, aim, plan.iterations_intra, rng, opponent=self._opponent)
+        plan, alone = self._plan, len(self._frames) == 1
+        aim = _aim(plan, alone=alone)
+        fit, self._start = self._start, None
+        if fit is None:
+            wanted = still_of(source.objective, plan, self._number, alone=alone)
+            fit = fit_stills([wanted], plan.iterations_intra, opponent=self._opponent)[0]
         codes = tuple(int(code) for code in np.rint(np.clip(fit.background, 0, 1) * 255))
         self._background = background_of(codes)
         refined = alternate(
@@ -167,6 +172,19 @@ class MainGop:
 
     def _splats(self, slots: Slots) -> Splats:
         return splats_of(slots.state, *self._size, opponent=self._opponent)
+
+
+def still_of(objective: Objective, plan: EncodePlan, number: int = 0, *, alone: bool = True) -> Still:
+    """An I-frame as it is to be fitted.
+
+    Args:
+        objective: of the frame.
+        plan: of the encode.
+        number: of the frame in the source.
+        alone: no other frame is made of it.
+    """
+    # a seed per frame: a GOP then does not depend on how many random numbers earlier ones drew
+    return Still(objective, _aim(plan, alone=alone), np.random.default_rng([plan.seed, number]))
 
 
 def _aim(plan: EncodePlan, *, alone: bool) -> Aim:

@@ -19,22 +19,27 @@ class Adam:
         parameters: changed in place by `step`, which reads their `grad`.
         rates: one learning rate per parameter.
         betas: decay of the means of gradients and of their squares.
+
+    Attributes:
+        rates, betas: as given.
+        first, second: means of each parameter's gradients and of their squares.
+        steps: so far.
     """
 
     def __init__(self, parameters: Sequence[torch.Tensor], rates: Sequence[float], betas: tuple[float, float]) -> None:
         self._parameters = list(parameters)
-        self._rates = list(rates)
-        self._betas = betas
-        self._first = [torch.zeros_like(parameter) for parameter in parameters]
-        self._second = [torch.zeros_like(parameter) for parameter in parameters]
-        self._steps = 0
+        self.rates = list(rates)
+        self.betas = betas
+        self.first = [torch.zeros_like(parameter) for parameter in parameters]
+        self.second = [torch.zeros_like(parameter) for parameter in parameters]
+        self.steps = 0
 
     def step(self, scale: float) -> None:
         """One step, with all learning rates times `scale`."""
-        self._steps += 1
-        first_decay, second_decay = self._betas
-        first_bias, second_bias = (1 - beta**self._steps for beta in self._betas)
-        rows = zip(self._parameters, self._rates, self._first, self._second, strict=True)
+        self.steps += 1
+        first_decay, second_decay = self.betas
+        first_bias, second_bias = (1 - beta**self.steps for beta in self.betas)
+        rows = zip(self._parameters, self.rates, self.first, self.second, strict=True)
         for parameter, rate, first, second in rows:
             gradient = parameter.grad
             assert gradient is not None
@@ -45,6 +50,6 @@ class Adam:
 
     def forget(self, rows: torch.Tensor) -> None:
         """Start these rows anew; without a history of their own they move as far as the others do on average."""
-        for first, second in zip(self._first, self._second, strict=True):
+        for first, second in zip(self.first, self.second, strict=True):
             first[rows] = 0.0
             second[rows] = second.mean(0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,11 +36,19 @@ class Adan:
         self._optimizer.add_param_group({"params": list(parameters)})
 
     def keep(self, old: Sequence[torch.Tensor], new: Sequence[torch.Tensor], rows: NDArray[np.integer]) -> None:
-        """Go on with `new` parameters that hold the given rows of the `old` ones."""
-        kept = torch.from_numpy(rows)
+        """Go on with `new` parameters that hold the given rows of the `old` ones, maybe on another device."""
         replaced = dict(zip(map(id, old), new, strict=True))
         for group in self._optimizer.param_groups:
             group["params"] = [replaced.get(id(parameter), parameter) for parameter in group["params"]]
         for before, after in zip(old, new, strict=True):
+            kept = torch.from_numpy(rows).to(before.device)
             if state := self._optimizer.state.pop(before, None):
-                self._optimizer.state[after] = {name: memory[kept] for name, memory in state.items()}
+                self._optimizer.state[after] = {name: memory[kept].to(after.device) for name, memory in state.items()}
+
+    def memory(self) -> dict[str, Any]:
+        """A copy of all that it remembers."""
+        return deepcopy(self._optimizer.state_dict())
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """Go on as it was when `memory` was made."""
+        self._optimizer.load_state_dict(memory)

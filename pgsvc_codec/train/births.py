@@ -26,7 +26,7 @@ _LARGEST = 0.18  # distances between splats of the layer; more is better shown b
 _CLEARANCE = 2.0  # standard deviations around a taken place in which no other splat is put
 _CELL = 2  # samples; how finely taken places are remembered
 _COLOR = 0.6  # of the filter's amplitude: births side by side, and neighbours, go for the same error
-_REACH = 3.0  # standard deviations over which colours are summed
+REACH = 3.0  # standard deviations over which colours are summed
 _SIZE = 0.7  # of the filter's deviation: splats that start small find their shape faster
 _SHORTEST = 0.6  # sample
 _SPARE = 8  # candidates for each place wanted, to choose from
@@ -39,6 +39,98 @@ class Births(NamedTuple):
     splats: Splats
 
 
+class Octave(NamedTuple):
+    """Two sizes of the pyramid, sampled alike."""
+
+    size: tuple[int, int]  # width and height in its own samples
+    step: int  # samples of the residual from one of them to the next
+    deviations: tuple[float, float]  # of the two filters, in samples of the residual
+
+    @property
+    def gains(self) -> tuple[np.float32, np.float32]:
+        """Factors from |filtered residual|^2 to what a splat of that size takes off."""
+        once, twice = (np.float32(4 * math.pi * deviation**2) for deviation in self.deviations)
+        return once, twice
+
+
+def octaves(width: int, height: int, layer_size: int) -> list[Octave]:
+    """Those in which births are looked for: up to a share of the distances between a layer's splats."""
+    largest = _LARGEST * math.sqrt(width * height / max(layer_size, 1))
+    found: list[Octave] = []
+    variance, step = 0.0, 1  # of the filters so far, in samples; between samples of this octave
+    while min(width, height) >= 2:
+        once, twice = (math.sqrt(variance + passes * step * step) for passes in (1, 2))
+        found.append(Octave((width, height), step, (once, twice)))
+        if twice >= largest:
+            break
+        variance += step * step
+        step *= 2
+        width, height = (width + 1) // 2, (height + 1) // 2
+    return found
+
+
+def most_candidates(most: int) -> int:
+    """Among how many candidates births are chosen."""
+    return _SPARE * most
+
+
+class Places(NamedTuple):
+    """Where K round splats should be, in samples of the residual's first plane, best first."""
+
+    gains: NDArray[np.float64]  # [K] of the weighted squared error in samples
+    x: NDArray[np.float64]  # [K] columns
+    y: NDArray[np.float64]  # [K] rows
+    deviations: NDArray[np.float64]  # [K] of the splats
+
+    def on(self, plane: tuple[int, int], first: tuple[int, int]) -> NDArray[np.float64]:
+        """[4, K] x, y and the deviations across and down in samples of another plane of the same picture.
+
+        Args:
+            plane: height and width.
+            first: likewise of the first plane.
+        """
+        down, across = plane[0] / first[0], plane[1] / first[1]
+        return np.stack(
+            [
+                (self.x + 0.5) * across - 0.5,
+                (self.y + 0.5) * down - 0.5,
+                self.deviations * across,
+                self.deviations * down,
+            ]
+        )
+
+    def births(
+        self, colors: NDArray[np.float32], weight: float, first: tuple[int, int], full_size: tuple[int, int]
+    ) -> Births:
+        """The splats.
+
+        Args:
+            colors: [K, C] sum g R / sum g^2 of each over each plane.
+            weight: see `find_births`; likewise full_size.
+            first: height and width of the residual's first plane.
+        """
+        height, width = first
+        pitch = np.array([full_size[0] / width, full_size[1] / height])
+        lengths = self.deviations[:, None] * pitch
+        cholesky = np.stack([lengths[:, 0], np.zeros(len(self.x)), lengths[:, 1]], axis=1).astype(np.float32)
+        means = np.stack([(2 * self.x + 1) / width - 1, (2 * self.y + 1) / height - 1], axis=1).astype(np.float32)
+        gains = self.gains * pitch.prod() / weight
+        return Births(gains, Splats(means, cholesky, colors * np.float32(_COLOR / weight)))
+
+
+def choose_places(candidates: NDArray[np.float64], most: int, width: int, height: int) -> Places:
+    """At most `most` of the candidates, taken greedily.
+
+    Args:
+        candidates: [K, 4] gain, x, y, deviation of the filter, in samples, best first.
+        most: as that of `find_births`.
+        width: samples per row of the residual's first plane.
+        height: its rows.
+    """
+    gains, x, y, deviations = candidates[_choose(candidates, most, width, height)].T
+    return Places(gains, x, y, np.maximum(_SIZE * deviations, _SHORTEST))
+
+
 def find_births(residual: UnitFrame, weight: float, full_size: tuple[int, int], layer_size: int, most: int) -> Births:
     """The best places for at most `most` new splats of one layer.
 
@@ -49,43 +141,25 @@ def find_births(residual: UnitFrame, weight: float, full_size: tuple[int, int], 
         layer_size: splats of the layer.
         most: K is at most that.
     """
-    height, width = residual[0].shape
-    guide = np.stack([plane for plane in residual if plane.shape == (height, width)])
-    largest = _LARGEST * math.sqrt(width * height / max(layer_size, 1))
-    places: list[NDArray[np.float64]] = []  # rows of gain, x, y, s in samples
-    octave = guide
-    variance, step = 0.0, 1  # of the filters so far, in samples; between samples of this octave
-    while min(octave.shape[1:]) >= 2:
-        once = _binomial(octave)
-        twice = _binomial(once)
-        deviations = [math.sqrt(variance + passes * step * step) for passes in (1, 2)]
-        gains = [4 * math.pi * deviation**2 for deviation in deviations]
-        peaks = _peaks(once, twice, np.float32(gains[0]), np.float32(gains[1]))
-        sizes = np.where(peaks[:, 3] > 0, deviations[1], deviations[0])
-        places.append(np.column_stack([peaks[:, 0], peaks[:, 1:3] * step, sizes]))
-        variance += step * step
-        step *= 2
-        if deviations[1] >= largest:
-            break
-        octave = np.ascontiguousarray(once[:, ::2, ::2])
-    candidates = np.concatenate(places) if places else np.empty((0, 4))
-    if len(candidates) > _SPARE * most:
-        candidates = candidates[np.argpartition(-candidates[:, 0], _SPARE * most)[: _SPARE * most]]
+    first = height, width = residual[0].shape
+    level = np.stack([plane for plane in residual if plane.shape == first])
+    found: list[NDArray[np.float64]] = []  # rows of gain, x, y, deviation in samples
+    for octave in octaves(width, height, layer_size):
+        once = _binomial(level)
+        peaks = _peaks(once, _binomial(once), *octave.gains)
+        sizes = np.where(peaks[:, 3] > 0, octave.deviations[1], octave.deviations[0])
+        found.append(np.column_stack([peaks[:, 0], peaks[:, 1:3] * octave.step, sizes]))
+        level = np.ascontiguousarray(once[:, ::2, ::2])
+    candidates = np.concatenate(found) if found else np.empty((0, 4))
+    if len(candidates) > most_candidates(most):
+        candidates = candidates[np.argpartition(-candidates[:, 0], most_candidates(most))[: most_candidates(most)]]
     candidates = candidates[np.argsort(-candidates[:, 0], kind="stable")]
-    chosen = candidates[_choose(candidates, most, width, height)]
-
-    pitch = np.array([full_size[0] / width, full_size[1] / height])
-    x, y, deviation = chosen[:, 1], chosen[:, 2], np.maximum(_SIZE * chosen[:, 3], _SHORTEST)
-    colors = np.empty((len(chosen), len(residual)), np.float32)
+    places = choose_places(candidates, most, width, height)
+    colors = np.empty((len(places.x), len(residual)), np.float32)
     for channel, plane in enumerate(residual):
-        scale = np.array([plane.shape[1] / width, plane.shape[0] / height])
-        _colors(np.ascontiguousarray(plane), (x + 0.5) * scale[0] - 0.5, (y + 0.5) * scale[1] - 0.5,
-                deviation * scale[0], deviation * scale[1], colors[:, channel])  # fmt: skip
-    lengths = deviation[:, None] * pitch
-    cholesky = np.stack([lengths[:, 0], np.zeros(len(chosen)), lengths[:, 1]], axis=1).astype(np.float32)
-    means = np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], axis=1).astype(np.float32)
-    gains = chosen[:, 0] * pitch.prod() / weight
-    return Births(gains, Splats(means, cholesky, colors * np.float32(_COLOR / weight)))
+        x, y, across, down = places.on(plane.shape, first)
+        _colors(np.ascontiguousarray(plane), x, y, across, down, colors[:, channel])
+    return places.births(colors, weight, first, full_size)
 
 
 @njit(cache=True)
@@ -180,7 +254,7 @@ def _colors(plane, xs, ys, across, down, colors):
     height, width = plane.shape
     for k in range(len(xs)):
         x, y = xs[k], ys[k]
-        x_reach, y_reach = _REACH * across[k], _REACH * down[k]
+        x_reach, y_reach = REACH * across[k], REACH * down[k]
         x0, x1 = max(math.ceil(x - x_reach), 0), min(math.floor(x + x_reach), width - 1)
         y0, y1 = max(math.ceil(y - y_reach), 0), min(math.floor(y + y_reach), height - 1)
         pulled, energy = 0.0, 0.0

@@ -17,8 +17,15 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
+from pgsvc_codec.train.adam import Adam
+from pgsvc_codec.train.adan import Adan
+from pgsvc_codec.train.model import SplatModel
 from pgsvc_codec.train.objective import Objective
+from pgsvc_codec.train.place import device_of
+from pgsvc_codec.train.plain import PlainModel
 from pgsvc_codec.train.schedule import LevelWeights
+
+_STRETCH = 100  # iterations of a plain model at most that a device has at a time
 
 
 class Model(Protocol):
@@ -61,8 +68,18 @@ class Iteration(NamedTuple):
 
 
 Observer = Callable[[Iteration], None]
-# told, after an optimiser's step, which iteration that was, at which splats its gradients were taken, and these
-Between = Callable[[int, Splats, StepResult], None]
+
+
+class Between(Protocol):
+    """What happens to a model between iterations."""
+
+    def is_due(self, iteration: int) -> bool:
+        """Whether anything happens after an iteration."""
+        ...
+
+    def __call__(self, iteration: int, splats: Splats, step: StepResult) -> None:
+        """Told, after an optimiser's step, which iteration that was, and of its gradients and where they were taken."""
+        ...
 
 
 @contextmanager
@@ -87,7 +104,7 @@ class Descent:
         step_scale: factor on the learning rates of iteration i.
         observe: told of every iteration.
         done: iterations before this descent, for schedules that go on.
-        between: called after every iteration; may replace splats of the model.
+        between: called after those iterations for which it is due; may replace splats of the model.
     """
 
     def __init__(
@@ -115,8 +132,17 @@ class Descent:
     def run(self, iterations: int) -> float:
         """The next `iterations`; the loss that the last of them saw, 0 where there was none."""
         model, loss = self.model, 0.0
+        if not len(model):
+            return loss
+        if self._is_plain_there:
+            return self.each(iterations)[-1] if iterations else loss
+        device = device_of(self._objective.rasterizer)
+        # what is observed is observed here, and other models have no kernels
+        if device is not None and self._observe is None and type(self._optimizer) is Adam:
+            assert isinstance(model, SplatModel)
+            return self._run_there(model, self._optimizer, iterations, device)
         with single_threaded_torch():
-            for _ in range(iterations if len(model) else 0):
+            for _ in range(iterations):
                 weights = self._level_weights(self.done)
                 splats = model.splats()
                 step = self._objective.step(splats, self._background, model.ends, weights)
@@ -126,9 +152,50 @@ class Descent:
                     self._observe(Iteration(loss, gradient_norm(model.parameters())))
                 self._optimizer.step(self._step_scale(self.done))
                 model.settle()
-                if self._between is not None:
+                if self._between is not None and self._between.is_due(self.done):
                     self._between(self.done, splats, step)
                 self.done += 1
+        return loss
+
+    def each(self, iterations: int) -> list[float]:
+        """As `run`; the loss that each of the iterations saw."""
+        if not self._is_plain_there:
+            return [self.run(1) for _ in range(iterations)]
+        from pgsvc_codec.train.cuda.plain import run
+
+        losses: list[float] = []
+        assert isinstance(self.model, PlainModel) and isinstance(self._optimizer, Adan)
+        for begin in range(0, iterations, _STRETCH):
+            numbers = range(self.done, self.done + min(_STRETCH, iterations - begin))
+            weights = [self._level_weights(number) for number in numbers]
+            scales = [self._step_scale(number) for number in numbers]
+            losses += run(self.model, self._optimizer, self._objective, self._background, weights, scales)
+            self.done = numbers.stop
+        return losses
+
+    @property
+    def _is_plain_there(self) -> bool:
+        """Whether a plain model's iterations are a device's; what is observed is observed here."""
+        on_device = device_of(self._objective.rasterizer) is not None and isinstance(self._optimizer, Adan)
+        return on_device and isinstance(self.model, PlainModel) and self._observe is None and self._between is None
+
+    def _run_there(self, model: SplatModel, optimizer: Adam, iterations: int, device: torch.device) -> float:
+        """As `run`, on a device, in runs that end where something happens between iterations."""
+        from pgsvc_codec.train.cuda.runs import Going, run
+
+        loss, end, between = 0.0, self.done + iterations, self._between
+        while self.done < end:
+            numbers = range(self.done, end)
+            last = end - 1 if between is None else next(filter(between.is_due, numbers), end - 1)
+            numbers = range(self.done, last + 1)
+            weights = [self._level_weights(number) for number in numbers]
+            scales = [self._step_scale(number) for number in numbers]
+            going = Going(model, optimizer, self._objective, self._background, weights, scales)
+            seen = run([going], device)[0]
+            loss = seen.loss
+            if between is not None and between.is_due(last):
+                between(last, seen.splats, seen.step)
+            self.done = last + 1
         return loss
 
 

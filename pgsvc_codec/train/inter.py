@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.grid import LayerGrid, snap, split
 from pgsvc_codec.train.model import Held, SplatModel
-from pgsvc_codec.train.motion import follow
+from pgsvc_codec.train.motion_search import follow
 from pgsvc_codec.train.qat import RATE, settle_on_grid
 from pgsvc_codec.train.rates import WARMUP, adam_of, descent_of
 from pgsvc_codec.train.relocate import Relocations, Turns
@@ -79,7 +79,8 @@ class InterFit:
         """The reference, carried along the motion if that is nearer."""
         base = Splats.concatenate(self.reference.layers)
         ends = [int(end) for end in np.cumsum([len(layer) for layer in self.reference.layers])]
-        moved = Splats(follow(base, self.reference.motion), base.cholesky, base.colors)
+        means = follow(base, self.reference.motion, self.stack.objective.rasterizer)
+        moved = Splats(means, base.cholesky, base.colors)
         errors = [self.error(splats, ends, self._full_level) for splats in (moved, base)]
         return SplatModel(moved if errors[0] < errors[1] else base, ends, *self.stack.size)
 

@@ -216,7 +216,9 @@ class QuantizedModel:
     def set_gradients(self, moments: NDArray[np.float32]) -> None:
         """Gradients of `parameters` from the moments [N, C + 5] of `reference.StepResult`."""
         model = self._model
-        model.means.grad, model.cholesky.grad, model.colors.grad = plain_gradients(self._shown, moments, model.size)
+        model.means.grad, model.cholesky.grad, model.colors.grad = plain_gradients(
+            self._shown, torch.from_numpy(moments), model.size
+        )
         areas = (self._shown[:, 0] * self._shown[:, 2]).abs().double().numpy()
         for part in self.parts:
             part.pull(model.cholesky.grad[part.rows], model.colors.grad[part.rows], areas[part.rows])

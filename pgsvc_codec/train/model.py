@@ -33,7 +33,14 @@ class Held:
 
 
 class SplatModel:
-    """N splats in layers; float32 tensors on the CPU."""
+    """N splats in layers; float32 tensors on the CPU.
+
+    Attributes:
+        ends: cumulative layer sizes.
+        limits: as given.
+        longest: [N] pixels.
+        held_geometry, held_amplitudes: rows that must not move.
+    """
 
     def __init__(self, splats: Splats, ends: Sequence[int], width: int, height: int, limits: Limits = CODED) -> None:
         self.ends = list(ends)  # cumulative layer sizes
@@ -45,9 +52,10 @@ class SplatModel:
         self.amplitudes = torch.empty(count, splats.channels)  # [N, C] a
         sizes = np.diff([0, *self.ends])
         longest = limits.longest * np.sqrt(width * height / np.maximum(sizes, 1))
-        self._longest = torch.from_numpy(np.repeat(longest.clip(min=1.0), sizes).astype(np.float32))  # [N]
-        self._limits = limits
+        self.longest = torch.from_numpy(np.repeat(longest.clip(min=1.0), sizes).astype(np.float32))  # [N]
+        self.limits = limits
         self._held: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # tensor, rows, their values
+        self.held_geometry = self.held_amplitudes = np.zeros(0, np.intp)
         self.put(splats, np.arange(count))
         for parameter in self.parameters():
             parameter.grad = torch.zeros_like(parameter)
@@ -76,7 +84,8 @@ class SplatModel:
 
     def hold(self, held: Held) -> None:
         """From here on `settle` puts these rows, and no others, back to what they are now."""
-        geometry, amplitudes = (torch.from_numpy(np.flatnonzero(rows)) for rows in (held.geometry, held.amplitudes))
+        self.held_geometry, self.held_amplitudes = np.flatnonzero(held.geometry), np.flatnonzero(held.amplitudes)
+        geometry, amplitudes = torch.from_numpy(self.held_geometry), torch.from_numpy(self.held_amplitudes)
         tensors = ((self.means, geometry), (self.shapes, geometry), (self.amplitudes, amplitudes))
         self._held = [(tensor, rows, tensor[rows]) for tensor, rows in tensors]
 
@@ -113,7 +122,7 @@ class SplatModel:
         self.offsets.grad.copy_(columns[:, channels : channels + 2])
         torch.stack([m11 - coupled - dilution, m12, coupled + m22 - dilution], dim=1, out=self.shapes.grad)
         torch.div(color, energy[:, None], out=self.amplitudes.grad)
-        self.amplitudes.grad.add_(self.amplitudes, alpha=self._limits.ridge)
+        self.amplitudes.grad.add_(self.amplitudes, alpha=self.limits.ridge)
 
     def settle(self) -> None:
         """After an optimiser's step: offsets go into the means, shapes stay within reason, held rows where they are."""
@@ -124,13 +133,13 @@ class SplatModel:
         # a mean outside the frame could not be coded; the splat may still straddle the border
         self.means.clamp_(min=-0.5)
         torch.minimum(self.means, self.size - 0.5 - 1e-3, out=self.means)
-        limits, highest = self._limits, self._longest.log()
+        limits, highest = self.limits, self.longest.log()
         for column in (0, 2):
             lengths = self.shapes[:, column].clamp(min=math.log(limits.shortest))
             self.shapes[:, column] = torch.minimum(lengths, highest)
         # the deviation along a row is l1 / sqrt(1 + t^2): a needle between two rows of samples shows as specks
         thinnest = ((self.shapes[:, 0].exp() / limits.thinnest) ** 2 - 1).sqrt()
-        steepest = torch.minimum(self._longest / self.shapes[:, 2].exp(), thinnest)
+        steepest = torch.minimum(self.longest / self.shapes[:, 2].exp(), thinnest)
         self.shapes[:, 1] = torch.minimum(torch.maximum(self.shapes[:, 1], -steepest), steepest)
         for tensor, rows, values in self._held:
             tensor[rows] = values

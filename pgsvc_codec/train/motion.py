@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.splats import Splats
 
-_BLOCK = 16  # pixels
-_SHRINK = 4  # pixels of a sample of the coarse search
-_COARSE_BLOCK = 8  # samples
-_RANGE = 16  # samples of the coarse search each way
-_FINE_RANGE = 3  # pixels each way, around what the coarse search found
-_SMOOTHNESS = 0.5 / 255  # unit values per pixel of the block that a longer vector must save, per pixel of length
+BLOCK = 16  # pixels
+SHRINK = 4  # pixels of a sample of the coarse search
+COARSE_BLOCK = 8  # samples
+RANGE = 16  # samples of the coarse search each way
+FINE_RANGE = 3  # pixels each way, around what the coarse search found
+SMOOTHNESS = 0.5 / 255  # unit values per pixel of the block that a longer vector must save, per pixel of length
 
 _WINDOW = 2.5  # standard deviations of a splat that take part in its own search
 _LEAST_WINDOW, _MOST_WINDOW = 4, 16  # pixels each way
-_STEPS = 4  # whole pixels that a splat may leave the vectors around it by
+STEPS = 4  # whole pixels that a splat may leave the vectors around it by
 
 
 class Motion(NamedTuple):
@@ -36,6 +36,11 @@ class Motion(NamedTuple):
     texture: float  # mean |new - mean of its block| per pixel: what coding without a reference would face
     old: NDArray[np.float32]  # [H, W] luma, unit values
     new: NDArray[np.float32]  # [H, W]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.new.shape[1], self.new.shape[0]
 
 
 @njit(cache=True, inline="always")
@@ -113,9 +118,9 @@ def _search(old, new, block, starts, start_block, reach, smoothness):
 
 
 def _shrink(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Means of squares of `_SHRINK` pixels; what is left over at the far ends is left out."""
-    height, width = (max(side // _SHRINK, 1) for side in plane.shape)
-    rows, columns = (min(_SHRINK, side) for side in plane.shape)
+    """Means of squares of `SHRINK` pixels; what is left over at the far ends is left out."""
+    height, width = (max(side // SHRINK, 1) for side in plane.shape)
+    rows, columns = (min(SHRINK, side) for side in plane.shape)
     whole = plane[: height * rows, : width * columns]
     return np.ascontiguousarray(whole.reshape(height, rows, width, columns).mean(axis=(1, 3)))
 
@@ -124,9 +129,9 @@ def estimate_motion(old: NDArray[np.float32], new: NDArray[np.float32]) -> Motio
     """Motion from luma plane `old` to luma plane `new`, both [H, W] unit values."""
     still = np.zeros((1, 1, 2), np.int32)
     # a shift of one sample is one of several pixels
-    coarse, _, _ = _search(_shrink(old), _shrink(new), _COARSE_BLOCK, still, 1, _RANGE, _SMOOTHNESS / _BLOCK * _SHRINK)
+    coarse, _, _ = _search(_shrink(old), _shrink(new), COARSE_BLOCK, still, 1, RANGE, SMOOTHNESS / BLOCK * SHRINK)
     vectors, costs, textures = _search(
-        old, new, _BLOCK, coarse * _SHRINK, _COARSE_BLOCK * _SHRINK, _FINE_RANGE, _SMOOTHNESS / _BLOCK
+        old, new, BLOCK, coarse * SHRINK, COARSE_BLOCK * SHRINK, FINE_RANGE, SMOOTHNESS / BLOCK
     )
     return Motion(vectors.astype(np.float32), costs.sum() / new.size, textures.sum() / new.size, old, new)
 
@@ -150,10 +155,9 @@ def _vertex(before, here, after):
 
 
 @njit(parallel=True, cache=True)
-def _follow(old, new, xs, ys, reaches, vectors, block, smoothness, steps, shifts):
-    height, width = new.shape
-    for n in prange(len(xs)):
-        x, y, reach = int(min(max(xs[n], 0), width - 1)), int(min(max(ys[n], 0), height - 1)), reaches[n]
+def _follow(old, new, windows, vectors, block, smoothness, steps, shifts):
+    for n in prange(len(windows)):
+        x, y, reach = int(windows[n, 0]), int(windows[n, 1]), int(windows[n, 2])
         best_dx, best_dy = 0, 0
         best = _mismatch(old, new, x, y, 0, 0, reach)
         for dx, dy in _around(vectors, y // block, x // block):
@@ -181,24 +185,28 @@ def _follow(old, new, xs, ys, reaches, vectors, block, smoothness, steps, shifts
         shifts[n, 1] = best_dy + _vertex(above, here, below)
 
 
+def windows_of(splats: Splats, size: tuple[int, int]) -> NDArray[np.int32]:
+    """[N, 3] the pixel in the middle of each splat, x and y, and how far its surroundings reach each way.
+
+    Args:
+        size: width and height of the frame.
+    """
+    middles = np.rint((splats.means + 1) * np.array(size, np.float64) / 2 - 0.5)
+    lengths = np.abs(splats.cholesky[:, 0] * splats.cholesky[:, 2]) ** 0.5
+    reaches = np.rint(_WINDOW * lengths).clip(_LEAST_WINDOW, _MOST_WINDOW)
+    inside = np.clip(middles, 0, np.array(size) - 1)
+    return np.column_stack([inside, reaches]).astype(np.int32)
+
+
+def moved_by(splats: Splats, shifts: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Normalised means [N, 2] of splats that move by so many pixels."""
+    return (splats.means + shifts * 2 / np.array(size, np.float64)).astype(np.float32)
+
+
 def follow(splats: Splats, motion: Motion) -> NDArray[np.float32]:
     """Normalised means [N, 2] of splats that each go where their surroundings in the source have gone."""
-    height, width = motion.new.shape
-    size = np.array([width, height], np.float64)
-    xs, ys = np.rint((splats.means + 1) * size / 2 - 0.5).T
-    lengths = np.abs(splats.cholesky[:, 0] * splats.cholesky[:, 2]) ** 0.5
-    reaches = np.rint(_WINDOW * lengths).clip(_LEAST_WINDOW, _MOST_WINDOW).astype(np.int64)
     shifts = np.zeros((len(splats), 2))
-    _follow(
-        motion.old,
-        motion.new,
-        xs,
-        ys,
-        reaches,
-        motion.vectors.astype(np.int64),
-        _BLOCK,
-        _SMOOTHNESS / _BLOCK,
-        _STEPS,
-        shifts,
-    )
-    return (splats.means + shifts * 2 / size).astype(np.float32)
+    windows = windows_of(splats, motion.size)
+    vectors = motion.vectors.astype(np.int64)
+    _follow(motion.old, motion.new, windows, vectors, BLOCK, SMOOTHNESS / BLOCK, STEPS, shifts)
+    return moved_by(splats, shifts, motion.size)

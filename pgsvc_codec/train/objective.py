@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pgsvc_codec.picture import PlaneGrid, PlaneGroup, UnitFrame, plane_groups
 from pgsvc_codec.render.rasterizer import Rasterizer
 from pgsvc_codec.render.reference import NUM_SHAPE_MOMENTS, StepResult
 from pgsvc_codec.splats import Splats
+from pgsvc_codec.train.births import Births, find_births
 
 
 class LevelTarget(NamedTuple):
@@ -28,8 +30,8 @@ class LevelTarget(NamedTuple):
     grids: Sequence[PlaneGrid]  # where its planes have their samples
 
 
-class _View(NamedTuple):
-    """Consecutive levels of one size."""
+class View(NamedTuple):
+    """Consecutive levels of one size, which one pass of a rasteriser shows for each group of planes."""
 
     first: int
     last: int  # included
@@ -39,6 +41,7 @@ class _View(NamedTuple):
 
     @property
     def levels(self) -> slice:
+        """Indices of the levels."""
         return slice(self.first, self.last + 1)
 
 
@@ -49,20 +52,24 @@ class Objective:
         size: full width and height of the frame, in which splats' lengths are measured.
         targets: one per level; levels of one size have equal grids and the same picture.
         rasterizer: see `render.backend.load`.
+
+    Attributes:
+        views: the levels by their sizes.
     """
 
     def __init__(self, size: tuple[int, int], targets: Sequence[LevelTarget], rasterizer: Rasterizer) -> None:
         self.width, self.height = size
         self.targets = list(targets)
         self.rasterizer = rasterizer
-        self._views: list[_View] = []
+        self.views: list[View] = []
+        self._there: dict[tuple[int, int], tuple[NDArray[np.float32], torch.Tensor]] = {}
         self._uncovered: tuple[bytes, dict[tuple[int, int], NDArray[np.float32]]] = (b"", {})
         for level, (picture, grids) in enumerate(self.targets):
-            if level and self._views[-1].groups == plane_groups(grids):
-                self._views[-1] = self._views[-1]._replace(last=level)
+            if level and self.views[-1].groups == plane_groups(grids):
+                self.views[-1] = self.views[-1]._replace(last=level)
                 continue
             weights = np.array([self.width * self.height / plane.size for plane in picture])
-            self._views.append(_View(level, level, picture, plane_groups(grids), weights))
+            self.views.append(View(level, level, picture, plane_groups(grids), weights))
 
     @property
     def num_levels(self) -> int:
@@ -78,9 +85,9 @@ class Objective:
         """The levels from `level` on that have its size: those that a residual of it can be added to."""
         return range(level, self._view(level).last + 1)
 
-    def _view(self, level: int) -> _View:
+    def _view(self, level: int) -> View:
         """The one that a level is in."""
-        return next(view for view in self._views if view.first <= level <= view.last)
+        return next(view for view in self.views if view.first <= level <= view.last)
 
     def without(self, level: int, residual: UnitFrame, splats: Splats) -> UnitFrame:
         """A residual of one level after further splats have been painted."""
@@ -112,9 +119,9 @@ class Objective:
         """
         squared_error = np.zeros((len(ends), splats.channels))
         moments = np.zeros((len(splats) if with_moments else 0, splats.channels + NUM_SHAPE_MOMENTS), np.float32)
-        for view in self._views:
+        for view in self.views:
             weights = level_weights[view.levels]
-            if len(self._views) > 1 and not any(weights):
+            if len(self.views) > 1 and not any(weights):
                 continue
             count = ends[view.last]
             for grid, planes in view.groups:
@@ -136,7 +143,7 @@ class Objective:
                 moments[:count, splats.channels :] += part.moments[:, own:]
         return StepResult(squared_error, moments)
 
-    def _target(self, view: _View, planes: slice, background: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _target(self, view: View, planes: slice, background: NDArray[np.float32]) -> NDArray[np.float32]:
         """[C, h, w] some planes of a view minus the background; kept, since a fit asks for it in every iteration."""
         under = background.tobytes()
         if self._uncovered[0] != under:
@@ -146,10 +153,20 @@ class Objective:
             kept[key] = np.stack(view.picture[planes]) - background[planes, None, None]
         return kept[key]
 
+    def _target_there(
+        self, view: View, planes: slice, background: NDArray[np.float32], device: torch.device
+    ) -> torch.Tensor:
+        """As `_target`, on a device, and kept there."""
+        target = self._target(view, planes, background)
+        kept, key = self._there, (view.first, planes.start)
+        if key not in kept or kept[key][0] is not target:
+            kept[key] = target, torch.from_numpy(target).to(device)
+        return kept[key][1]
+
     def loss(self, squared_error: NDArray[np.float64], level_weights: Sequence[float]) -> float:
         """Eq. 7 for one iteration, per luma sample."""
         total = 0.0
-        for view in self._views:
+        for view in self.views:
             per_level = squared_error[view.levels] @ view.channel_weights / (self.width * self.height)
             total += float(np.asarray(level_weights[view.levels]) @ per_level)
         return total
@@ -162,7 +179,52 @@ class Objective:
         ends: Sequence[int],
         level_weights: Sequence[float],
     ) -> UnitFrame:
-        """Sum over `peers(level)` of level weight * (source - level): float32 planes.
+        """Sum over `peers(level)` of level weight * (source - level): float32 planes."""
+        view, total, weighted = self._weighted(level, splats, ends, level_weights)
+        size = self.width, self.height
+        planes: list[NDArray[np.float32]] = []
+        for grid, channels in view.groups:
+            under = np.zeros(channels.stop - channels.start, np.float32)
+            drawn = self.rasterizer.render(weighted, *size, grid, channels, under, [len(weighted)])[0]
+            planes.extend(np.float32(total) * self._target(view, channels, background) - drawn)
+        return tuple(planes)
+
+    def find_births(
+        self,
+        level: int,
+        splats: Splats,
+        background: NDArray[np.float32],
+        ends: Sequence[int],
+        level_weights: Sequence[float],
+        layer_size: int,
+        most: int,
+    ) -> Births:
+        """The best places for new splats over a weighted residual, wherever that lies.
+
+        Args:
+            level: as that of `weighted_residual`; likewise splats, background, ends and level_weights.
+            layer_size: as that of `births.find_births`; likewise most.
+        """
+        weight = sum(level_weights[k] for k in self.peers(level))
+        size = self.width, self.height
+        rasterizer = self.rasterizer
+        if not hasattr(rasterizer, "paint"):
+            residual = self.weighted_residual(level, splats, background, ends, level_weights)
+            return find_births(residual, weight, size, layer_size, most)
+        from pgsvc_codec.train.cuda import births as cuda
+
+        view, total, weighted = self._weighted(level, splats, ends, level_weights)
+        planes: list[torch.Tensor] = []
+        for grid, channels in view.groups:
+            under = np.zeros(channels.stop - channels.start, np.float32)
+            drawn = rasterizer.paint(weighted, self.width, self.height, grid, channels, under, [len(weighted)])[0]
+            planes.extend(total * self._target_there(view, channels, background, drawn.device) - drawn)
+        return cuda.find_births(planes, weight, size, layer_size, most)
+
+    def _weighted(
+        self, level: int, splats: Splats, ends: Sequence[int], level_weights: Sequence[float]
+    ) -> tuple[View, float, Splats]:
+        """What shows the weighted sum of the peers of a level: their view, the sum of their weights, and splats.
 
         A splat of layer l counts in every level from l on, so that one picture of weighted colours has them all.
         """
@@ -172,19 +234,12 @@ class Objective:
         sizes = np.diff([0, *ends[: view.last + 1]])
         weights = [sum(level_weights[k] for k in levels if k >= layer) for layer in range(len(sizes))]
         scaled = below.colors * np.repeat(np.array(weights, np.float32), sizes)[:, None]
-        weighted = Splats(below.means, below.cholesky, scaled)
-        total = np.float32(weights[0])
-        planes: list[NDArray[np.float32]] = []
-        for grid, channels in view.groups:
-            under = np.zeros(channels.stop - channels.start, np.float32)
-            drawn = self.rasterizer.render(weighted, self.width, self.height, grid, channels, under, [len(below)])[0]
-            planes.extend(total * self._target(view, channels, background) - drawn)
-        return tuple(planes)
+        return view, weights[0], Splats(below.means, below.cholesky, scaled)
 
     def residuals(self, splats: Splats, background: NDArray[np.float32], ends: Sequence[int]) -> list[UnitFrame]:
         """Source minus level, for every level: float32 planes."""
         planes: list[list[NDArray[np.float32]]] = [[] for _ in ends]
-        for view in self._views:
+        for view in self.views:
             below = splats[: ends[view.last]]
             for grid, channels in view.groups:
                 drawn = self.rasterizer.render(

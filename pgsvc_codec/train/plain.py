@@ -20,22 +20,26 @@ _LAST_MEAN = float(np.nextafter(np.float32(1), np.float32(0)))  # positions lie 
 
 
 class PlainModel:
-    """N splats in layers; float32 tensors on the CPU.
+    """N splats in layers; float32 tensors.
 
     Args:
         splats: where to start; weights are 1.
         ends: cumulative layer sizes.
         width: full size of the frame, pixels.
         height: see width.
+        device: of the tensors; None = the CPU.
     """
 
-    def __init__(self, splats: Splats, ends: Sequence[int], width: int, height: int) -> None:
+    def __init__(
+        self, splats: Splats, ends: Sequence[int], width: int, height: int, device: torch.device | None = None
+    ) -> None:
+        device = device or torch.device("cpu")
         self.ends = list(ends)
         self.size = (width, height)
-        self.means = torch.from_numpy(splats.means.copy())  # [N, 2]
-        self.cholesky = torch.from_numpy(splats.cholesky.copy())  # [N, 3]
-        self.colors = torch.from_numpy(splats.colors.copy())  # [N, C]
-        self.weights = torch.ones(len(splats), 1)  # [N, 1]
+        self.means = torch.from_numpy(splats.means.copy()).to(device)  # [N, 2]
+        self.cholesky = torch.from_numpy(splats.cholesky.copy()).to(device)  # [N, 3]
+        self.colors = torch.from_numpy(splats.colors.copy()).to(device)  # [N, C]
+        self.weights = torch.ones(len(splats), 1, device=device)  # [N, 1]
 
     def __len__(self) -> int:
         return len(self.means)
@@ -46,10 +50,14 @@ class PlainModel:
 
     def splats(self) -> Splats:
         """The splats as a value, weights folded into colours."""
-        return Splats(self.means.numpy(), self.cholesky.numpy(), (self.colors * self.weights).numpy())
+        return Splats(self.means.cpu().numpy(), self.cholesky.cpu().numpy(), (self.colors * self.weights).cpu().numpy())
 
     def set_gradients(self, moments: NDArray[np.float32]) -> None:
         """Gradients of `parameters` from the moments [N, C + 5] of `reference.StepResult`."""
+        self.descend(torch.from_numpy(moments).to(self.means.device))
+
+    def descend(self, moments: torch.Tensor) -> None:
+        """As `set_gradients`, from moments that lie where the parameters do."""
         self.means.grad, self.cholesky.grad, weighted = plain_gradients(self.cholesky, moments, self.size)
         self.colors.grad = weighted * self.weights
         self.weights.grad = (weighted * self.colors).sum(dim=1, keepdim=True)
@@ -67,20 +75,26 @@ class PlainModel:
 
     def keep(self, rows: NDArray[np.integer]) -> None:
         """Drop all splats but the given rows, in ascending order; `ends` follow."""
-        kept = torch.from_numpy(rows)
+        kept = torch.from_numpy(rows).to(self.means.device)
         self.ends = [int(end) for end in np.searchsorted(rows, self.ends)]
         self.means, self.cholesky, self.colors, self.weights = (tensor[kept] for tensor in self.parameters())
 
+    def to_host(self) -> None:
+        """Move all tensors to the CPU."""
+        self.means, self.cholesky, self.colors, self.weights = (
+            tensor.detach().to("cpu", copy=True) for tensor in self.parameters()
+        )  # fmt: skip
+
 
 def plain_gradients(
-    cholesky: torch.Tensor, moments: NDArray[np.float32], size: tuple[int, int]
+    cholesky: torch.Tensor, moments: torch.Tensor, size: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of Eq. 7 by normalised means [N, 2], Cholesky vectors [N, 3] and shown colours [N, C].
 
     With m = sum w u and M = sum w u u^T over samples: d/d mean = L^-T m in pixels, d/dL = tril(L^-T M).
     """
     width, height = size
-    columns = torch.from_numpy(moments) / (width * height)
+    columns = moments / (width * height)
     colors, (m1, m2, m11, m12, m22) = columns[:, :-5], columns[:, -5:].unbind(1)
     l1, l2, l3 = cholesky.unbind(1)
     down = m2 / l3

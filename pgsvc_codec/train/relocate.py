@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.adam import Adam
-from pgsvc_codec.train.births import find_births
 from pgsvc_codec.train.model import SplatModel
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.train.schedule import layer_weights
@@ -74,10 +73,8 @@ def relocate(
     costs = removal_costs(splats, step, level_weights, ends)[start:end]
     # residuals of one size only can be added up: the smallest that the layer is supervised at
     lowest = next(k for k in range(layer, len(ends)) if level_weights[k])
-    weight = sum(level_weights[k] for k in objective.peers(lowest))
-    residual = objective.weighted_residual(lowest, splats, background, ends, level_weights)
-    full_size, layer_size = (objective.width, objective.height), end - start
-    births = find_births(residual, weight, full_size, layer_size, int(most * layer_size))
+    layer_size = end - start
+    births = objective.find_births(lowest, splats, background, ends, level_weights, layer_size, int(most * layer_size))
     cheapest = np.argsort(costs, kind="stable")[: len(births.gains)]
     # gains fall and costs rise, so profits end once and for all
     moves = int((_BIRTH_YIELD * births.gains > costs[cheapest]).sum())
@@ -125,6 +122,10 @@ class Relocations:
         self._turns = turns
         self._most = most
         self.is_new = np.zeros(len(model), np.bool_)  # [N] rows that were replaced
+
+    def is_due(self, iteration: int) -> bool:
+        """As `descent.Between.is_due`."""
+        return self._turns.layer(iteration, len(self._most)) is not None
 
     def __call__(self, iteration: int, splats: Splats, step: StepResult) -> None:
         """As `descent.Between`."""

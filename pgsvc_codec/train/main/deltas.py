@@ -25,7 +25,7 @@ from pgsvc_codec.coding.main.state import (
 from pgsvc_codec.splats import Splats, SplatState
 
 _OCTAVE = math.log(2.0)
-_SHAPE_UNITS = np.array([_OCTAVE, 1.0, _OCTAVE]) / (1 << SHAPE_BITS)  # of states in natural coordinates
+SHAPE_UNITS = np.array([_OCTAVE, 1.0, _OCTAVE]) / (1 << SHAPE_BITS)  # of states in natural coordinates
 _LONGEST = 8.0  # distances between the splats of a frame
 POSITION, SHAPE = slice(0, 2), slice(2, 5)  # columns of changes; amplitudes follow
 
@@ -51,6 +51,8 @@ class Deltas:
         is_new: [N] slots that hold a splat of their own, which nothing predicts.
         is_idle: [N] slots that hold none.
         places: [N, 2] where predictions lie, in pixels from the upper left corner.
+        predicted: the slots of the predictions, which are not spare.
+        longest: log length of a splat at most.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Deltas:
         channels = predictions[0].channels
         sizes = [len(layer) + count for layer, count in zip(predictions, spare, strict=True)]
         self.ends = [int(end) for end in np.cumsum(sizes)]
-        rows = self._predicted = np.concatenate(
+        rows = self.predicted = np.concatenate(
             [np.arange(end - size, end - more) for end, size, more in zip(self.ends, sizes, spare, strict=True)]
         )
         count = self.ends[-1]
@@ -76,7 +78,7 @@ class Deltas:
         self._amplitudes = np.zeros((count, channels))
         state = SplatState.concatenate(predictions)
         self.places[rows] = state.positions / (1 << POSITION_BITS)
-        self._shapes[rows] = state.shapes * _SHAPE_UNITS
+        self._shapes[rows] = state.shapes * SHAPE_UNITS
         self._amplitudes[rows] = state.amplitudes / (1 << AMPLITUDE_BITS)
         classes = np.zeros(count)
         classes[rows] = np.concatenate(
@@ -92,7 +94,7 @@ class Deltas:
         self.is_new = np.zeros(count, np.bool_)
         self.is_idle: NDArray[np.bool_] = np.all(self._amplitudes == 0, axis=1)
         self.layers = np.repeat(np.arange(len(sizes)), sizes)
-        self._longest = math.log(_LONGEST * math.sqrt(size[0] * size[1] / max(len(rows), 1)))
+        self.longest = math.log(_LONGEST * math.sqrt(size[0] * size[1] / max(len(rows), 1)))
         self._measure()
 
     def __len__(self) -> int:
@@ -120,6 +122,10 @@ class Deltas:
         self.is_new[rows] = True
         self.is_idle[rows] = False
         self._measure()
+
+    def predictions(self, rows: NDArray[np.intp] | slice) -> NDArray[np.float64]:
+        """[n, 5 + C] places in pixels, log l1, t, log l3, amplitudes of some slots before their changes."""
+        return np.concatenate([self.places[rows], self._shapes[rows], self._amplitudes[rows]], axis=1)
 
     def _values(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Places, shapes, amplitudes after the changes."""
@@ -172,8 +178,8 @@ class Deltas:
     def settle(self) -> None:
         """Bring shapes back to what states can be."""
         shapes = self._shapes + self.changes[:, SHAPE]
-        lengths = np.clip(shapes[:, ::2], MIN_LOG_LENGTH * _SHAPE_UNITS[0], self._longest)
-        steepest = MAX_SHEAR * _SHAPE_UNITS[1]
+        lengths = np.clip(shapes[:, ::2], MIN_LOG_LENGTH * SHAPE_UNITS[0], self.longest)
+        steepest = MAX_SHEAR * SHAPE_UNITS[1]
         bounded = np.stack([lengths[:, 0], np.clip(shapes[:, 1], -steepest, steepest), lengths[:, 1]], axis=1)
         moved = bounded != shapes
         self.changes[:, SHAPE][moved] = (bounded - self._shapes)[moved]
@@ -184,9 +190,9 @@ class Deltas:
         Args:
             predictions: of each layer, as those before but for their positions.
         """
-        now, rows = self._values()[0], self._predicted[~self.is_new[self._predicted]]
+        now, rows = self._values()[0], self.predicted[~self.is_new[self.predicted]]
         places = self.places.copy()
-        places[self._predicted] = np.concatenate([layer.positions for layer in predictions]) / (1 << POSITION_BITS)
+        places[self.predicted] = np.concatenate([layer.positions for layer in predictions]) / (1 << POSITION_BITS)
         self.places[rows] = places[rows]
         moved = rows[self.changes[rows, POSITION].any(axis=1)]
         x, y = (now[moved] - self.places[moved]).T

@@ -9,21 +9,25 @@ layer that has more of the bits than it should pays more for each.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import repeat
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pgsvc_codec.config import MAX_SPLATS
-from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train.births import find_births
 from pgsvc_codec.train.descent import single_threaded_torch
+from pgsvc_codec.train.main import courses
 from pgsvc_codec.train.main.aim import Aim, coded_step
+from pgsvc_codec.train.main.courses import Course, Seen, row_prices
 from pgsvc_codec.train.main.model import GrowingAdam, RatedModel
-from pgsvc_codec.train.main.rate import Rate
 from pgsvc_codec.train.objective import Objective
+from pgsvc_codec.train.place import device_of
 from pgsvc_codec.train.rates import betas_of
 from pgsvc_codec.train.relocate import removal_costs
 from pgsvc_codec.train.schedule import half_cosine
@@ -65,6 +69,15 @@ class IntraFit(NamedTuple):
     level_weights: list[float]
 
 
+class Still(NamedTuple):
+    """A picture to fit."""
+
+    objective: Objective  # of the frame, one level per layer
+    aim: Aim  # what the fit is to reach
+    rng: np.random.Generator  # says where splats begin
+    background: NDArray[np.float32] | None = None  # [C] under the splats; None = the mean of the picture
+
+
 def fit_intra_main(
     objective: Objective,
     aim: Aim,
@@ -84,19 +97,42 @@ def fit_intra_main(
         opponent: the stream is RGB, so amplitudes lie on opponent axes.
         background: [C] under the splats; None = the mean of the picture.
     """
-    if background is None:
-        background = mean_background(objective.targets[-1].picture)
-    fit = _Fit(objective, background, aim, iterations, rng, opponent=opponent)
-    with single_threaded_torch():
-        fit.run()
-    splats = fit.model.splats()
-    return IntraFit(
-        background,
-        [splats[rows] for rows in fit.model.layers],
-        [coded_step(float(step)) for step in fit.steps],
-        [float(REFINED_PRICE / PRICE * price) for price in fit.prices],
-        fit.level_weights,
-    )
+    return fit_stills([Still(objective, aim, rng, background)], iterations, opponent=opponent)[0]
+
+
+def fit_stills(stills: Sequence[Still], iterations: int, *, opponent: bool) -> list[IntraFit]:
+    """Fit the splats of several pictures side by side, each as `fit_intra_main` alone.
+
+    A GPU has the iterations of all of them in the same launches, while decisions about each are a host thread's.
+
+    Args:
+        stills: pictures with the same number of layers, on one rasteriser; their sizes may differ.
+        iterations: of each descent.
+        opponent: as that of `fit_intra_main`.
+    """
+    with single_threaded_torch(), ThreadPoolExecutor(max(len(stills), 1)) as pool:
+        # those of a CPU have all threads already
+        device = device_of(stills[0].objective.rasterizer) if stills else None
+        each: Callable[..., Iterable[Any]] = pool.map if device is not None and device.type == "cuda" else map
+        take = _take_on(device)
+        fits: list[_Fit] = list(each(partial(_Fit, iterations=iterations, opponent=opponent), stills))
+        interval = min(max(iterations // _ADAPTED, _INTERVAL[0]), _INTERVAL[1])
+        for begin in range(0, iterations, interval):
+            going = [fit for fit in fits if len(fit.model)]  # where nothing is worth its bits, all is done
+            course = range(begin, min(begin + interval, iterations))
+            seen = take([fit.course(course) for fit in going])
+            if len(course) == interval:
+                list(each(_Fit.adapt, going, repeat(course[-1]), repeat(interval), seen))
+        return [fit.result() for fit in fits]
+
+
+def _take_on(device: torch.device | None) -> Callable[[Sequence[Course]], list[Seen]]:
+    """What goes through courses on a device; None is the CPU."""
+    if device is None:
+        return courses.take
+    from pgsvc_codec.train.cuda.courses import take
+
+    return partial(take, device=device)
 
 
 def variation(objective: Objective) -> float:
@@ -118,19 +154,11 @@ class _Fit:
         level_weights: of squared errors, per level.
     """
 
-    def __init__(
-        self,
-        objective: Objective,
-        background: NDArray[np.float32],
-        aim: Aim,
-        iterations: int,
-        rng: np.random.Generator,
-        *,
-        opponent: bool,
-    ) -> None:
-        self._objective = objective
-        self._background = background
-        self._aim = aim
+    def __init__(self, still: Still, iterations: int, *, opponent: bool) -> None:
+        self._objective = objective = still.objective
+        self._aim = aim = still.aim
+        background = still.background
+        self._background = mean_background(objective.targets[-1].picture) if background is None else background
         self._iterations = iterations
         self._step = aim.step  # D of the top layer
         self._lasting = np.ones(objective.num_levels)  # [layers] part of the prices that stays
@@ -139,11 +167,12 @@ class _Fit:
         started = self._start()
         upper = np.arange(1, objective.num_levels + 1)  # higher layers have more splats, which are smaller
         ends = [math.ceil(end) for end in np.cumsum(upper) / upper.sum() * started]
-        splats = start_splats(objective, background, ends, rng)
+        splats = start_splats(objective, self._background, ends, still.rng)
         self.model = RatedModel(splats, ends, *size, LIMITS, opponent=opponent)
         tuning = DEFAULTS
         rates = (tuning.offset_rate, tuning.shape_rate, tuning.amplitude_rate * math.sqrt(math.prod(size) / started))
         self._optimizer = GrowingAdam(self.model.parameters(), rates, betas_of(tuning, iterations))
+        self._scale = half_cosine(iterations, _WARMUP)
         self._refresh(np.ones(objective.num_levels))
 
     def _start(self) -> int:
@@ -161,47 +190,56 @@ class _Fit:
         """[layers] D in unit values."""
         return self._step * self._aim.step_ratios
 
-    def run(self) -> None:
-        """All iterations."""
-        model, objective, weights = self.model, self._objective, self.level_weights
-        scale = half_cosine(self._iterations, _WARMUP)
-        interval = min(max(self._iterations // _ADAPTED, _INTERVAL[0]), _INTERVAL[1])
-        for iteration in range(self._iterations):
-            if not len(model):  # nothing is worth its bits
-                return
-            done = iteration / self._iterations
-            ramp = min(max((done - _RAMP[0]) / (_RAMP[1] - _RAMP[0]), 0.0), 1.0)
-            splats = model.splats()
-            step = objective.step(splats, self._background, model.ends, weights)
-            model.set_gradients(step.moments)
-            rate = model.rate(self._densities)
-            model.add_rate(rate, ramp * self._row_prices)
-            self._optimizer.step(scale(iteration))
-            model.settle()
-            turn, wait = divmod(iteration + 1, interval)
-            if wait == 0:
-                self._adapt(turn, done, ramp, splats, step, rate)
+    def result(self) -> IntraFit:
+        """The fit as it is now."""
+        splats = self.model.splats()
+        return IntraFit(
+            self._background,
+            [splats[rows] for rows in self.model.layers],
+            [coded_step(float(step)) for step in self.steps],
+            [float(REFINED_PRICE / PRICE * price) for price in self.prices],
+            self.level_weights,
+        )
 
-    def _adapt(self, turn: int, done: float, ramp: float, splats: Splats, step: StepResult, rate: Rate) -> None:
+    def course(self, iterations: range) -> Course:
+        """The next iterations."""
+        ramps, scales = ([part(iteration) for iteration in iterations] for part in (self._ramp, self._scale))
+        return Course(
+            self._objective,
+            self._background,
+            self.model,
+            self._optimizer,
+            self.level_weights,
+            self._densities,
+            self.prices,
+            ramps,
+            scales,
+        )
+
+    def _ramp(self, iteration: int) -> float:
+        """Share of the prices that counts in an iteration."""
+        return min(max((iteration / self._iterations - _RAMP[0]) / (_RAMP[1] - _RAMP[0]), 0.0), 1.0)
+
+    def adapt(self, iteration: int, interval: int, seen: Seen) -> None:
         """Let splats go and come, and look at their number and the shares.
 
         Args:
-            turn: how many such times there were.
-            done: share of the iterations.
-            ramp: share of the prices that counts by now.
-            splats: at which `step` was taken.
-            rate: of these splats.
+            iteration: the last one.
+            interval: iterations from one such time to the next.
+            seen: by the last iteration.
         """
+        splats, step, splat_bits = seen
+        turn, done = (iteration + 1) // interval, iteration / self._iterations
         model = self.model
-        bits = np.array([float(rate.bits[rows].sum()) for rows in model.layers]).clip(min=1.0)
+        bits = np.array([float(splat_bits[rows].sum()) for rows in model.layers]).clip(min=1.0)
         excess = bits / bits.sum() / np.asarray(self._aim.shares)
         births = None
         if turn % 2 and done <= _BORN:
             layer = int(np.argmin(excess)) if excess.min() < 0.8 else turn // 2 % len(model.ends)
-            births = layer, self._births(layer, splats, rate)
+            births = layer, self._births(layer, splats, splat_bits)
         pruning = _PRUNED[0] <= done <= _PRUNED[1]
         if pruning:
-            worth = ramp * (self._row_prices * rate.bits).numpy()
+            worth = self._ramp(iteration) * (row_prices(self.prices, model.ends) * splat_bits).numpy()
             margins = removal_costs(splats, step, self.level_weights, model.ends) - worth
             margins[(model.amplitudes.abs().amax(1) < _LEAST * self._densities.step).numpy()] = -np.inf
             worthy = int((margins >= 0).sum())
@@ -225,28 +263,27 @@ class _Fit:
             change = (max(worthy, 1) / self._aim.splats) ** _STEERING
             self._step = min(max(self._step * change, _STEPS[0]), _STEPS[1])
 
-    def _births(self, layer: int, splats: Splats, rate: Rate) -> Splats:
+    def _births(self, layer: int, splats: Splats, splat_bits: torch.Tensor) -> Splats:
         """New splats for a layer that are worth their bits."""
         objective, rows = self._objective, self.model.layers[layer]
-        residual = objective.weighted_residual(layer, splats, self._background, self.model.ends, self.level_weights)
         count = rows.stop - rows.start
-        weight = float(sum(self.level_weights[k] for k in objective.peers(layer)))
         most = max(int(_BORN_AT_A_TIME * count), 16)
-        births = find_births(residual, weight, (objective.width, objective.height), max(count, 1), most)
-        bits = float((rate.bits[rows] if count else rate.bits).mean())
+        births = objective.find_births(
+            layer, splats, self._background, self.model.ends, self.level_weights, max(count, 1), most
+        )
+        bits = float((splat_bits[rows] if count else splat_bits).mean())
         return births.splats[_BIRTH_YIELD * births.gains > bits * self.prices[layer]]
 
     def _refresh(self, excess: NDArray[np.float64]) -> None:
         """What depends on which splats there are, and on the layers' shares over the wanted ones."""
         self.prices = PRICE * self._step**2 * self._aim.ratios * self._lasting * excess**_PULL
         self._densities = self.model.densities([float(step) for step in self.steps])
-        sizes = np.diff([0, *self.model.ends])
-        self._row_prices = torch.from_numpy(np.repeat(self.prices, sizes).astype(np.float32))
 
 
 def _staying(margins: NDArray[np.float64]) -> NDArray[np.intp]:
     """Indices, ascending, of the splats of a layer that may stay: all that pay, and others if too many would go."""
     most = int(_GONE_AT_A_TIME * len(margins)) + 1
     order = np.argsort(margins, kind="stable")
-    gone = order[: min(most, int((margins < 0).sum()))]
-    return np.setdiff1d(np.arange(len(margins)), gone)
+    stays = np.ones(len(margins), np.bool_)
+    stays[order[: min(most, int((margins < 0).sum()))]] = False
+    return np.flatnonzero(stays)

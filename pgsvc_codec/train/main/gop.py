@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from pgsvc_codec.coding.main.gop import coding_order
 from pgsvc_codec.coding.main.predict import MotionField, Slots, births_of, predict_between
 from pgsvc_codec.splats import Splats, SplatState
-from pgsvc_codec.train.main.inter import InterProblem, fit_changes, fit_inter
+from pgsvc_codec.train.main.inter import fit_changes, fit_inter
 from pgsvc_codec.train.main.motion_field import field_bits
+from pgsvc_codec.train.main.problem import InterProblem
 from pgsvc_codec.train.main.refine import RefinedInter, refine_inter
 
 # Prices of bits over those of the I-frame, which all others build on; in B-frames by depth: what few frames or none

@@ -22,11 +22,15 @@ class RatedModel(SplatModel):
 
     Args:
         opponent: amplitudes lie on the axes of `coding.main.state.OPPONENT`.
+
+    Attributes:
+        opponent: as given.
     """
 
     def __init__(
         self, splats: Splats, ends: Sequence[int], width: int, height: int, limits: Limits, *, opponent: bool
     ) -> None:
+        self.opponent = opponent
         self._axes = OPPONENT.astype(np.float32) if opponent else np.eye(splats.channels, dtype=np.float32)
         super().__init__(splats, ends, width, height, limits)
 
@@ -85,10 +89,10 @@ class RatedModel(SplatModel):
         self.replace(np.arange(at, at + count), splats)
 
     def _tensors(self) -> list[torch.Tensor]:
-        return [self.means, self.offsets, self.shapes, self.amplitudes, self._longest]
+        return [self.means, self.offsets, self.shapes, self.amplitudes, self.longest]
 
     def _set_rows(self, tensors: Sequence[torch.Tensor]) -> None:
-        self.means, self.offsets, self.shapes, self.amplitudes, self._longest = tensors
+        self.means, self.offsets, self.shapes, self.amplitudes, self.longest = tensors
         for parameter in self.parameters():
             parameter.grad = torch.zeros_like(parameter)
 
@@ -100,14 +104,14 @@ class GrowingAdam(Adam):
         """Go on with some rows of the parameters: those are given, and which they were."""
         kept = torch.from_numpy(rows)
         self._parameters = list(parameters)
-        self._first = [mean[kept] for mean in self._first]
-        self._second = [mean[kept] for mean in self._second]
+        self.first = [mean[kept] for mean in self.first]
+        self.second = [mean[kept] for mean in self.second]
 
     def insert(self, parameters: Sequence[torch.Tensor], at: int, count: int) -> None:
         """Go on with parameters that have `count` new rows from row `at` on, which move as the others do on average."""
         self._parameters = list(parameters)
-        self._first = [_inserted(mean, torch.zeros(count, mean.shape[1]), at) for mean in self._first]
-        self._second = [_inserted(mean, mean.mean(0).expand(count, -1), at) for mean in self._second]
+        self.first = [_inserted(mean, torch.zeros(count, mean.shape[1]), at) for mean in self.first]
+        self.second = [_inserted(mean, mean.mean(0).expand(count, -1), at) for mean in self.second]
 
 
 def _inserted(tensor: torch.Tensor, rows: torch.Tensor, at: int) -> torch.Tensor:

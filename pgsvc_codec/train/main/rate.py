@@ -18,13 +18,14 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 _LN2 = math.log(2.0)
 _LOGISTIC_SCALE = math.log(3.0)  # half the distance between the quartiles of a logistic density of scale 1
 _NARROWEST = 0.05  # scale of a layer's shapes, of which there may be few
-_FINER = 8.0  # parameters that cost a bit more when the amplitude doubles
-_CELL = 8.0  # pixels: no step of a position is wider
+FINER = 8.0  # parameters that cost a bit more when the amplitude doubles
+CELL = 8.0  # pixels: no step of a position is wider
 
 
 class Densities(NamedTuple):
@@ -49,13 +50,20 @@ class Densities(NamedTuple):
         count = len(shapes)
         if not count:
             return cls(torch.empty(0), torch.empty(0), shapes, shapes, amplitudes)
-        ordered = shapes.sort(dim=0).values
-        low, middle, high = (ordered[len(shapes) * quarter // 4] for quarter in (1, 2, 3))
+        quarters = [count * quarter // 4 for quarter in (1, 2, 3)]
+        ordered = np.partition(np.ascontiguousarray(shapes.numpy().T), quarters, axis=1)
+        low, middle, high = torch.from_numpy(ordered[:, quarters]).unbind(dim=1)
         scales = ((high - low) / (2 * _LOGISTIC_SCALE)).clamp(min=_NARROWEST)
         magnitudes = (amplitudes.abs().mean(dim=0) / step).clamp(min=0.1)
         place = math.log2(max(area * math.e / count, 1.0))
         rows = (value.expand(count, *value.shape) for value in (middle, scales, magnitudes))
         return cls(torch.full((count,), step), torch.full((count,), place), *rows)
+
+    @property
+    def any_bits(self) -> torch.Tensor:
+        """[n] what `rate_of` counts whatever the splat is."""
+        shape = torch.log2(self.scales).sum(dim=1) + 3 * math.log2(1 / _LN2)
+        return self.place + shape + torch.log2(2 * self.magnitudes).sum(dim=1)
 
     @staticmethod
     def concatenate(parts: Sequence[Densities]) -> Densities:
@@ -84,19 +92,19 @@ def rate_of(shapes: torch.Tensor, amplitudes: torch.Tensor, costs: Densities) ->
     relative = (shapes - costs.centers) / costs.scales
     # steps of a pixel or less are finer than lengths tell, those of a cell are as coarse as they get
     spans = shapes[:, ::2] / _LN2
-    inside = (spans - 0.5 * torch.log2(energy)[:, None]) < math.log2(_CELL)
+    inside = (spans - 0.5 * torch.log2(energy)[:, None]) < math.log2(CELL)
     k_size = (k.square() + 0.1).sqrt()
     spread = 2 * torch.nn.functional.softplus(relative) - relative  # -ln of the logistic density
     bits = (
         costs.place
-        - torch.where(inside, spans, 0.5 * torch.log2(energy)[:, None] + math.log2(_CELL)).sum(dim=1)
+        - torch.where(inside, spans, 0.5 * torch.log2(energy)[:, None] + math.log2(CELL)).sum(dim=1)
         + (torch.log2(costs.scales).sum(dim=1) + spread.sum(dim=1) / _LN2 + 3 * math.log2(1 / _LN2))
-        + 0.5 * _FINER * torch.log2(energy)
+        + 0.5 * FINER * torch.log2(energy)
         + (k_size / costs.magnitudes / _LN2 + torch.log2(2 * costs.magnitudes)).sum(dim=1)
     )
     by_shape = torch.tanh(0.5 * relative) / costs.scales / _LN2
     by_shape[:, ::2] -= inside / _LN2
-    finer = _FINER - (~inside).sum(dim=1)
+    finer = FINER - (~inside).sum(dim=1)
     by_amplitude = k * (finer / _LN2 / costs.step / energy)[:, None]
     by_amplitude += k / k_size / costs.magnitudes / (_LN2 * costs.step)[:, None]
     return Rate(bits, by_shape, by_amplitude)

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.state import STEPS
 from pgsvc_codec.splats import Splats, SplatState
+from pgsvc_codec.train.main.host_field import HostResiduals
 from pgsvc_codec.train.main.residuals import Residuals
 from pgsvc_codec.train.main.slot_layer import SlotLayer
 from pgsvc_codec.train.main.whole_layer import WholeLayer
 from pgsvc_codec.train.objective import Objective
+from pgsvc_codec.train.place import device_of
 
 _BIRTHS = 0.5  # of a layer's splats are offered as new ones in a pass
 _BIRTH_TURNS = range(1, 4)  # passes that offer them; further ones where a layer has too few bits
@@ -89,19 +91,35 @@ def refine_intra(
         for layer, index in zip(layers, step_indices, strict=True)
     ]
     shown = [layer.splats() for layer in settled]
-    residuals = Residuals(objective, background, shown, level_weights, opponent=opponent)
+    residuals = _residuals_of(objective, background, shown, level_weights, opponent=opponent)
     prices = np.array(lambdas, np.float64)
     for turn in range(passes):
         for index, layer in enumerate(settled):
             wanting = turn in _BIRTH_TURNS or prices[index] < lambdas[index]
             bears = wanting and turn + _QUIET < passes
-            room = None if most is None else max(most - sum(map(len, settled)), 0)
+            room = max(most - sum(map(len, settled)), 0) if bears and most is not None else None
             layer.settle(residuals, index, prices[index], _BIRTHS if bears else 0.0, room)
         if shares is not None and turn + 1 < passes:
             prices = _balanced(prices, lambdas, [layer.bits() for layer in settled], shares)
     bits = [layer.bits() for layer in settled]
     cost = residuals.loss() + float(np.dot(prices, bits))
     return Refined([layer.state() for layer in settled], cost, residuals.squared_error(), bits, prices.tolist())
+
+
+def _residuals_of(
+    objective: Objective,
+    background: NDArray[np.float32],
+    layers: Sequence[Splats],
+    level_weights: Sequence[float],
+    *,
+    opponent: bool,
+) -> Residuals:
+    """Where the objective's rasteriser works."""
+    if device_of(objective.rasterizer) is not None:
+        from pgsvc_codec.train.cuda.residuals import CudaResiduals
+
+        return CudaResiduals(objective, background, layers, level_weights, opponent=opponent)
+    return HostResiduals(objective, background, layers, level_weights, opponent=opponent)
 
 
 def _balanced(
@@ -163,7 +181,7 @@ def refine_inter(
         for state, splats, rows, index in zip(predicted, layers, new, step_indices, strict=True)
     ]
     shown = [layer.splats() for layer in settled]
-    residuals = Residuals(objective, background, shown, level_weights, opponent=opponent)
+    residuals = _residuals_of(objective, background, shown, level_weights, opponent=opponent)
     for _ in range(passes):
         for index, layer in enumerate(settled):
             layer.settle(residuals, index, lambdas[index])

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.cost import IntraCosts, intra_costs
-from pgsvc_codec.coding.main.predict import MAX_POSITION, MIN_POSITION, InterSymbols, changes, inter_shifts
-from pgsvc_codec.coding.main.state import (
-    AMPLITUDE_BITS,
-    MAX_LOG_LENGTH,
-    MAX_SHEAR,
-    MIN_LOG_LENGTH,
-    parts_of,
-    splats_of,
-)
+from pgsvc_codec.coding.main.predict import InterSymbols, changes, inter_shifts
+from pgsvc_codec.coding.main.state import AMPLITUDE_BITS, POSITION_BITS, parts_of, splats_of
 from pgsvc_codec.splats import IntArray, Splats, SplatState
-from pgsvc_codec.train.main.refine_kernels import REMOVED_MODE, refine_slots
-from pgsvc_codec.train.main.residuals import Residuals
+from pgsvc_codec.train.main.refine_kernels import REMOVED_MODE
+from pgsvc_codec.train.main.residuals import Change, Finish, Lattice, Residuals, State
 from pgsvc_codec.train.main.rounding import round_whole
 from pgsvc_codec.train.main.slot_costs import modes_of, slot_bits, slot_costs
-from pgsvc_codec.train.main.visits import visits
 from pgsvc_codec.train.main.whole_layer import WholeLayer, finely, widened
 
-_LIMITS = np.array([MIN_POSITION, MAX_POSITION, MIN_LOG_LENGTH, MAX_LOG_LENGTH, MAX_SHEAR], np.int64)
 _REVIVAL_BITS = 3.0  # of the flags that say a slot holds a new splat
+
+
+class _Pending(NamedTuple):
+    """A pass that may still be under way."""
+
+    finish: Finish
+    state: State
+    painted: NDArray[np.float64]
+    modes: IntArray
 
 
 class SlotLayer:
@@ -57,6 +58,7 @@ class SlotLayer:
         self._size = size
         self._opponent = opponent
         self._removable = removable
+        self._lattice = Lattice(step, np.array(size, np.int64) << POSITION_BITS, opponent)
         self._count = len(splats)
         self._rows = np.flatnonzero(~reborn[: len(predicted)] & predicted.amplitudes.any(axis=1))
         self._all = predicted
@@ -64,11 +66,12 @@ class SlotLayer:
         self._positions, self._shapes, self._painted = finely(splats[self._rows], size, opponent=opponent, margin=True)
         self._amplitudes = widened(self._predicted.amplitudes)
         self._loose = True
+        self._pending: _Pending | None = None
         rounded = self._rounded()
         self._modes = modes_of(rounded)
         self._costs = slot_costs(rounded, self._modes, self._predicted.positions, guessed=True)
         born = np.flatnonzero(reborn)
-        prices = _prices_of_new(splats, len(born), step, size, opponent=opponent)
+        prices = _prices_of_new(splats, len(born), step, size, opponent=opponent) if len(born) else None
         self._new = WholeLayer(splats[born], step, size, opponent=opponent, prices=prices, rows=born)
 
     def _rounded(self) -> InterSymbols:
@@ -84,6 +87,7 @@ class SlotLayer:
 
     def splats(self) -> Splats:
         """What the layer shows."""
+        self._finish()
         channels = self._predicted.channels
         amplitudes = np.rint(self._painted[:, :channels] * (1 << AMPLITUDE_BITS)).astype(np.int32)
         shown = SplatState(self._positions, self._shapes, amplitudes)
@@ -107,21 +111,32 @@ class SlotLayer:
 
     def bits(self) -> float:
         """Estimate."""
-        return slot_bits(self._costs, self._symbols(), self._modes) + self._new.bits()
+        self._finish()
+        bits = slot_bits(self._costs, self._symbols(), self._modes)
+        return bits + self._new.bits() if len(self._new) else bits
 
     def settle(self, residuals: Residuals, layer: int, rate: float) -> None:
         """One pass over all slots; arguments as those of `WholeLayer.settle`."""
+        self._finish()
         field = residuals.of_layer(layer)
-        before = field.samples.copy()
         state = self._positions.copy(), self._shapes.copy(), self._amplitudes.copy()
         modes = np.full_like(self._modes, -1) if self._loose else self._modes.copy()
         painted = self._painted.copy()
         predicted = self._predicted.positions, self._predicted.shapes, widened(self._predicted.amplitudes)
-        rest = state, modes, painted, predicted, self._step, rate / field.weight, *self._costs
-        ends = _LIMITS, self._removable, self._opponent
-        order = visits([predicted[:2], state[:2]], field.spacing)
-        order.go(lambda rows, bounds: refine_slots(*field[:3], rows, bounds, *rest, *ends))
-        residuals.change(layer, before, field.samples)
+        change = Change(modes, predicted, self._costs, self._removable)
+        finish = field.settle_slots(state, painted, rate / field.weight, change, self._lattice)
+        residuals.change(layer, field)
+        if len(self._new):
+            self._new.settle(residuals, layer, rate, 0.0)
+        self._pending = _Pending(finish, state, painted, modes)
+
+    def _finish(self) -> None:
+        """Take in what the last pass has come to, and what changes cost from now on."""
+        if self._pending is None:
+            return
+        finish, state, painted, modes = self._pending
+        self._pending = None
+        finish()
         self._positions, self._shapes, self._amplitudes = state
         self._painted = painted
         self._modes = np.where(modes == REMOVED_MODE, modes, 0)
@@ -129,14 +144,13 @@ class SlotLayer:
         symbols = self._symbols()
         self._modes = np.where(modes == REMOVED_MODE, modes, modes_of(symbols))
         self._costs = slot_costs(symbols, self._modes, self._predicted.positions)
-        if len(self._new):
-            self._new.settle(residuals, layer, rate, 0.0)
 
     def state(self) -> tuple[SplatState, NDArray[np.bool_]]:
         """The slots, those of no amplitude being dead, and which of them hold new splats.
 
         Slots behind those predicted whose splats did not last are not among them.
         """
+        self._finish()
         channels = self._predicted.channels
         new, rows = self._new.state(), self._new.rows
         extra = self._count - len(self._all)

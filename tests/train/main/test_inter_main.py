@@ -14,7 +14,8 @@ from pgsvc_codec.picture import plane_grids, resample
 from pgsvc_codec.splats import Splats, SplatState
 from pgsvc_codec.train.fit import fit_float
 from pgsvc_codec.train.main.deltas import Deltas
-from pgsvc_codec.train.main.inter import InterProblem, fit_inter
+from pgsvc_codec.train.main.inter import fit_inter
+from pgsvc_codec.train.main.problem import InterProblem
 from pgsvc_codec.train.main.rebirth import find_rebirths
 from pgsvc_codec.video import Chroma, Matrix
 
@@ -109,12 +110,12 @@ def test_what_appears_is_born_where_it_is(reference):
 def test_births_cost_their_bits(reference):
     _, background, layers = reference
     picture = tuple(np.ascontiguousarray(plane[::-1]) for plane in scene(*SIZE))
-    problem = problem_of(picture, background)
+    problem = problem_of(picture, background, price=1.0)
     deltas = Deltas([slots.state for slots in layers], problem.steps, [5, 5, 5], SIZE, opponent=True)
     splats = deltas.splats()
     step = problem.objective.step(splats, background, deltas.ends, WEIGHTS)
     counts = [
-        len(find_rebirths(deltas, problem.objective, background, splats, step, WEIGHTS, 1, price).rows)
+        len(find_rebirths(deltas, problem._replace(price=price / problem.lambdas[1]), splats, step, 1).rows)
         for price in (0.0, 0.05, 1e3)
     ]
     assert counts[0] >= counts[1] > counts[2] == 0

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scenes import scene
 
 from pgsvc_codec.coding.main.predict import MAX_VECTOR, carried, field_shape
+from pgsvc_codec.render import cpu
 from pgsvc_codec.train.main.motion_field import Nodes, candidates, coded, field_bits, in_pixels, roughness
 
 
@@ -69,7 +70,7 @@ def test_vectors_stay_within_what_can_be_coded():
 def test_a_pan_is_proposed(rng, spacing, shift):
     texture = np.kron(rng.random((20, 24)), np.ones((8, 8))).astype(np.float32)
     moved = np.roll(texture, (shift[1], shift[0]), axis=(0, 1))
-    whole, local = candidates(texture, moved, spacing)
+    whole, local = candidates(texture, moved, spacing, cpu)
     height, width = texture.shape
     assert whole.shape == local.shape == (*field_shape(width, height, spacing), 2)
     assert (whole == shift).all()
@@ -79,7 +80,7 @@ def test_a_pan_is_proposed(rng, spacing, shift):
 @pytest.mark.parametrize("size", [(1, 1), (7, 40), (65, 3)])
 def test_small_pictures_have_fields(size):
     plane = scene(*size)[0]
-    for field in candidates(plane, plane, 32):
+    for field in candidates(plane, plane, 32, cpu):
         assert field.shape == (*field_shape(*size, 32), 2)
         assert not field.any()
 

@@ -13,7 +13,7 @@ from pgsvc_codec.coding.main.state import splats_of
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.fit import fit_float
 from pgsvc_codec.train.main.gop import Effort, choose_distance, field_spacing, fit_anchor, fit_between, held_price
-from pgsvc_codec.train.main.inter import InterProblem
+from pgsvc_codec.train.main.problem import InterProblem
 from pgsvc_codec.train.main.refine import refine_intra
 
 STEP_INDICES = [38, 36, 34]

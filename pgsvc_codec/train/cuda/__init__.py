@@ -1,0 +1,1 @@
+"""Fitting on a GPU."""
