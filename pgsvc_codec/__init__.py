@@ -17,14 +17,24 @@ _HOMES = {
     "VideoInfo": "pgsvc_codec.video",
     "encode": "pgsvc_codec.encoder",
     "encode_monolithic": "pgsvc_codec.encoder",
+    "encode_stills": "pgsvc_codec.encoder",
 }
 
-__all__ = ["Decoder", "EncodeConfig", "PgsError", "VideoInfo", "__version__", "encode", "encode_monolithic"]
+__all__ = [
+    "Decoder",
+    "EncodeConfig",
+    "PgsError",
+    "VideoInfo",
+    "__version__",
+    "encode",
+    "encode_monolithic",
+    "encode_stills",
+]
 
 if TYPE_CHECKING:
     from pgsvc_codec.config import EncodeConfig
     from pgsvc_codec.decoder import Decoder
-    from pgsvc_codec.encoder import encode, encode_monolithic
+    from pgsvc_codec.encoder import encode, encode_monolithic, encode_stills
     from pgsvc_codec.errors import PgsError
     from pgsvc_codec.video import VideoInfo
 

@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "config": set(),
     "video": set(),
+    "workers": set(),
     "splats": set(),
     "picture": {"video"},
     "format": set(),
@@ -28,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "media": {"video", "picture"},
     "train": {"render", "splats", "picture", "config", "video", "coding.baseline.quant", "coding.main"},
     "decoder": {"coding", "render", "format", "picture", "video"},
-    "encoder": {"train", "coding", "render", "format", "splats", "picture", "metrics", "config", "video"},
+    "encoder": {"train", "coding", "render", "format", "splats", "picture", "metrics", "config", "video", "workers"},
     "metrics": {"picture"},
     "describe": {"format"},
 }
@@ -36,7 +37,7 @@ ALL_UNITS = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = ALL_UNITS
 MAY_IMPORT["__init__"] = ALL_UNITS  # lazily, see the tests of what loading costs
 
-STDLIB_ONLY = {"__init__", "errors", "config", "video", "format", "describe"}
+STDLIB_ONLY = {"__init__", "errors", "config", "video", "format", "describe", "workers"}
 
 # third-party package → modules, or folders of modules, that may import it.
 ONLY_IN: dict[str, set[str]] = {
@@ -140,7 +141,7 @@ def loaded_after(statement: str) -> set[str]:
 HEAVY = {"torch", "triton", "gsplat", "sklearn"}
 
 
-@pytest.mark.parametrize("module", sorted({"errors", "video", "config", "describe"} & set(MODULES)))
+@pytest.mark.parametrize("module", sorted({"errors", "video", "config", "describe", "workers"} & set(MODULES)))
 def test_light_modules_load_neither_numpy_nor_torch(module: str) -> None:
     assert loaded_after(f"import {PACKAGE}.{module}") & (HEAVY | {"numpy"}) == set()
 

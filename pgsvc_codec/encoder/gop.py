@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pgsvc_codec.format.container import Gop, LayerSegment
 from pgsvc_codec.metrics.psnr import PsnrMeter
 from pgsvc_codec.picture import Frame
 from pgsvc_codec.splats import Splats
@@ -52,18 +51,26 @@ class Tally:
         for meter, reference, picture in zip(self.meters, references, pictures, strict=True):
             meter.add(reference, picture)
 
+    def include(self, other: Tally) -> None:
+        """The frames of another, too."""
+        self.frames += other.frames
+        self.payload_bytes += other.payload_bytes
+        self.splats = [own + more for own, more in zip(self.splats, other.splats, strict=True)]
+        for meter, more in zip(self.meters, other.meters, strict=True):
+            meter.include(more)
+
 
 class Measure:
-    """Measures what the decoder will show of each frame of a GOP, for the GOP and for the stream.
+    """Measures what the decoder will show of each frame of a GOP.
 
     Args:
         levels: how levels look.
-        tallies: of the GOP and of the stream.
+        tally: of the GOP.
     """
 
-    def __init__(self, levels: LevelSizes, tallies: Sequence[Tally]) -> None:
+    def __init__(self, levels: LevelSizes, tally: Tally) -> None:
         self._levels = levels
-        self._tallies = tallies
+        self._tally = tally
 
     def __call__(
         self,
@@ -81,8 +88,7 @@ class Measure:
             payload_bytes: of all layers of the frame.
         """
         pictures = self._levels.paint(layers, background)
-        for tally in self._tallies:
-            tally.add(references, pictures, layers, payload_bytes)
+        self._tally.add(references, pictures, layers, payload_bytes)
 
 
 class GopCoder(Protocol):
@@ -95,12 +101,3 @@ class GopCoder(Protocol):
     def finish(self) -> list[list[bytes]]:
         """Code what waits; the payloads per layer, per frame in coding order."""
         ...
-
-
-def assemble(first_frame: int, payloads: Sequence[Sequence[bytes]], tally: Tally, *, scene_cut: bool) -> Gop:
-    """A finished GOP as the container takes it."""
-    segments = [
-        LayerSegment(frames, splats, meter.combined)
-        for frames, splats, meter in zip(payloads, tally.splats, tally.meters, strict=True)
-    ]
-    return Gop(first_frame, segments, key=True, scene_cut=scene_cut)

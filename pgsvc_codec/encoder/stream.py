@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -9,10 +13,10 @@ from numpy.typing import NDArray
 
 from pgsvc_codec import __version__
 from pgsvc_codec.config import EncodePlan
-from pgsvc_codec.encoder.baseline import BaselineGop
-from pgsvc_codec.encoder.gop import GopCoder, InputFrame, Measure, Tally, assemble
-from pgsvc_codec.encoder.main import MainGop
+from pgsvc_codec.encoder.gop import InputFrame, Tally
 from pgsvc_codec.encoder.report import EncodeReport, LevelReport
+from pgsvc_codec.encoder.task import CodedGop, GopTask, OpenGop, Stage, Start
+from pgsvc_codec.errors import PgsError
 from pgsvc_codec.format.constants import PROFILE_NAMES, SCALABILITY_NAMES
 from pgsvc_codec.format.container import StreamWriter
 from pgsvc_codec.format.header import (
@@ -24,90 +28,121 @@ from pgsvc_codec.format.header import (
     VideoRecord,
 )
 from pgsvc_codec.picture import Frame, to_unit
-from pgsvc_codec.render.backend import load
+from pgsvc_codec.render.backend import choose, load
 from pgsvc_codec.train.keyframes import KeyframeRule, keyframe_rule
 from pgsvc_codec.train.levels import LevelSizes
-from pgsvc_codec.train.motion import estimate_motion
-from pgsvc_codec.train.stack import FloatFit
+from pgsvc_codec.train.motion_search import estimate_motion
 from pgsvc_codec.video import Range, VideoInfo
 
 
 class Job(NamedTuple):
     """One stream to write."""
 
-    info: VideoInfo
-    plan: EncodePlan
-    device: str
+    stage: Stage
     sink: BinaryIO
-    start: FloatFit | None = None  # of the first frame, only to be quantised
+    start: Start | None = None  # of the first frame, only to be quantised
 
 
-class _OpenGop(NamedTuple):
-    """The GOP being coded."""
+class Crew(NamedTuple):
+    """Who codes GOPs other than this thread."""
 
-    first_frame: int
-    scene_cut: bool
-    coder: GopCoder
-    tally: Tally
+    executor: Executor
+    most_gops: int  # handed out and not yet written
 
 
 class StreamEncoder:
     """State of one stream.
 
+    Args:
+        job: what to write.
+        writer: of the stream.
+        crew: codes GOPs whole; None = they are coded here, as their frames come.
+
     Attributes:
-        tally: of the frames coded so far.
         writer: of the stream.
     """
 
-    def __init__(self, job: Job, writer: StreamWriter) -> None:
-        info, plan = job.info, job.plan
+    def __init__(self, job: Job, writer: StreamWriter, crew: Crew | None) -> None:
+        info, plan, device = job.stage
         self._job = job
-        self._levels = LevelSizes(info, plan.level_sizes, load(job.device))
+        self._rasterizer = load(device)
+        self._levels = LevelSizes(info, plan.level_sizes, self._rasterizer)
         self._keyframes: KeyframeRule = keyframe_rule(plan)
         self._luma: NDArray[np.float32] | None = None  # of the previous source frame
-        self._gop: _OpenGop | None = None
-        self._gops = 0
+        self._crew = crew
+        self._gop: OpenGop | GopTask | None = None
+        self._gop_frames = 0  # of that
+        self._waiting: deque[Future[CodedGop]] = deque()
+        self._gops = 0  # written
         self._frames = 0  # read
-        self.tally = Tally(info, plan.num_layers)
+        self._written = Tally(info, plan.num_layers)
         self.writer = writer
+
+    @property
+    def tally(self) -> Tally:
+        """Of the frames coded so far."""
+        stage = self._job.stage
+        tally = Tally(stage.info, stage.plan.num_layers)
+        tally.include(self._written)
+        if isinstance(self._gop, OpenGop):
+            tally.include(self._gop.tally)
+        return tally
 
     def add(self, planes: Frame) -> None:
         """The next frame of the source."""
-        plan = self._job.plan
-        luma = to_unit(planes, self._job.info)[0]
-        motion = None if self._luma is None else estimate_motion(self._luma, luma)
+        stage = self._job.stage
+        luma = to_unit(planes, stage.info)[0]
+        motion = None if self._luma is None else estimate_motion(self._luma, luma, self._rasterizer)
         self._luma = luma
-        gop_frames = self._frames - self._gop.first_frame if self._gop else 0
-        cut = self._keyframes(lambda: self._levels.read(planes).objective, motion, gop_frames)
-        if cut or self._gop is None or gop_frames >= plan.keyint:
+        cut = self._keyframes(lambda: self._levels.read(planes).objective, motion, self._gop_frames)
+        if cut or self._gop is None or self._gop_frames >= stage.plan.keyint:
             self.finish_gop()
             self._gop = self._open_gop(scene_cut=cut)
-        self._gop.coder.add(InputFrame(self._frames, planes, motion))
+        self._gop.add(InputFrame(self._frames, planes, motion))
+        self._gop_frames += 1
         self._frames += 1
+        while self._waiting and self._waiting[0].done():
+            self.write_next()
 
-    def _open_gop(self, *, scene_cut: bool) -> _OpenGop:
-        info, plan = self._job.info, self._job.plan
-        tally = Tally(info, plan.num_layers)
-        measure = Measure(self._levels, (tally, self.tally))
+    def _open_gop(self, *, scene_cut: bool) -> OpenGop | GopTask:
         start = None if self._frames else self._job.start
-        coder: GopCoder
-        if plan.profile == "main":
-            coder = MainGop(plan, info, self._levels, measure)
-        else:
-            coder = BaselineGop(plan, info.chroma.num_planes, self._levels, measure, start)
-        return _OpenGop(self._frames, scene_cut, coder, tally)
+        if self._crew is not None:
+            return GopTask(self._job.stage, scene_cut=scene_cut, start=start)
+        return OpenGop(self._job.stage, self._levels, self._frames, scene_cut=scene_cut, start=start)
 
     def finish_gop(self) -> None:
-        """Write the open GOP, if there is one."""
-        gop, self._gop = self._gop, None
-        if gop is None:
-            return
-        self.writer.write_gop(assemble(gop.first_frame, gop.coder.finish(), gop.tally, scene_cut=gop.scene_cut))
+        """Write the open GOP, if there is one, or hand it out."""
+        gop, self._gop, self._gop_frames = self._gop, None, 0
+        if isinstance(gop, OpenGop):
+            self._write(gop.finish())
+        elif gop is not None and self._crew is not None:
+            while len(self._waiting) >= self._crew.most_gops:
+                self.write_next()
+            with _telling_of_dead_workers():
+                self._waiting.append(self._crew.executor.submit(gop))
+
+    def write_next(self) -> bool:
+        """Wait for the first GOP that has been handed out, and write it; False where there is none."""
+        if not self._waiting:
+            return False
+        with _telling_of_dead_workers():
+            coded = self._waiting.popleft().result()
+        self._write(coded)
+        return True
+
+    def _write(self, coded: CodedGop) -> None:
+        self.writer.write_gop(coded.gop)
+        self._written.include(coded.tally)
         self._gops += 1
+
+    def abandon(self) -> None:
+        """Have no GOP coded that is not yet begun."""
+        for future in self._waiting:
+            future.cancel()
 
     def report(self, seconds: float) -> EncodeReport:
         """Of the finished stream."""
-        job, tally = self._job, self.tally
+        (_, plan, device), tally = self._job.stage, self._written
         levels = [
             LevelReport(
                 level,
@@ -117,17 +152,25 @@ class StreamEncoder:
                 meter.combined,
                 meter.planes,
             )
-            for level, (size, meter) in enumerate(zip(job.plan.level_sizes, tally.meters, strict=True), start=1)
+            for level, (size, meter) in enumerate(zip(plan.level_sizes, tally.meters, strict=True), start=1)
         ]
         return EncodeReport(
             frames=tally.frames,
-            size_bytes=self.writer.level_bytes(job.plan.num_layers),
+            size_bytes=self.writer.level_bytes(plan.num_layers),
             levels=tuple(levels),
             gops=self._gops,
             seconds=seconds,
-            device="cpu" if job.device == "auto" else job.device,
-            plan=job.plan,
+            device=choose(device).name,
+            plan=plan,
         )
+
+
+@contextmanager
+def _telling_of_dead_workers() -> Iterator[None]:
+    try:
+        yield
+    except BrokenExecutor:
+        raise PgsError("a worker ended without a word: killed, or out of memory") from None
 
 
 def stream_header(info: VideoInfo, plan: EncodePlan) -> StreamHeader:

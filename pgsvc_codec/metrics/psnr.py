@@ -51,6 +51,15 @@ class PsnrMeter:
         self.samples = [before + size for before, size in zip(self.samples, samples, strict=True)]
         return self._combine(errors, samples)
 
+    def include(self, other: PsnrMeter) -> None:
+        """Take in the frames of another meter of the same kind."""
+        if not self.samples:
+            self.squared_errors = [0.0] * len(other.samples)
+            self.samples = [0] * len(other.samples)
+        if other.samples:
+            self.squared_errors = [a + b for a, b in zip(self.squared_errors, other.squared_errors, strict=True)]
+            self.samples = [a + b for a, b in zip(self.samples, other.samples, strict=True)]
+
     @property
     def planes(self) -> tuple[float, ...]:
         """PSNR of each plane, dB."""
