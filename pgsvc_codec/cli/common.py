@@ -21,13 +21,16 @@ from contextlib import AbstractContextManager, nullcontext
 from enum import IntEnum
 from fractions import Fraction
 from types import FrameType, TracebackType
-from typing import Any, BinaryIO, NoReturn, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self
 
 import click
 
 from pgsvc_codec import __version__
 from pgsvc_codec.errors import BackendError, ConfigError, FormatError, InputError, OutputError, PgsError
 from pgsvc_codec.video import VideoInfo
+
+if TYPE_CHECKING:
+    from pgsvc_codec.render.backend import Choice
 
 _DEBUG = f"{__name__}.debug"
 
@@ -124,6 +127,12 @@ def execute(command: click.Command, arguments: Sequence[str]) -> ExitCode:
         code, message = _explain(error, name)
         print(f"{name}: error: {message}", file=sys.stderr)
         return code
+
+
+def survive_broken_pipes() -> None:
+    """Have a closed pipe come as an error from here on: it may be that of a process of ours."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
 def _explain(error: BaseException, name: str) -> tuple[ExitCode, str]:
@@ -306,6 +315,15 @@ class Console:
         """Text for people, unless they want quiet."""
         if not self._quiet:
             self._print(text)
+
+    def choose_device(self, device: str) -> Choice:
+        """The device that an option means, said where that may be a surprise; see `backend.choose`."""
+        from pgsvc_codec.render.backend import choose
+
+        choice = choose(device)
+        if choice.because is not None:
+            self.note(f"device {device}: {choice.name}, because {choice.because}")
+        return choice
 
     def note_compilation(self) -> AbstractContextManager[None]:
         """While the context lasts, say why nothing happens if kernels are compiled."""

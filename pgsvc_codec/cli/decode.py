@@ -188,15 +188,18 @@ def decode(
                 name = _fill_in(target, number, info)
                 sink = sinks.enter_context(open_sink(kind, name, info, overwrite=overwrite, first=wanted.start))
                 outputs.append(_Output(number, name, info, sink))
+            used = console.choose_device(device).name
             digest = _write_frames(decoder, outputs, wanted, console, with_digest=verify_md5 is not None)
             if digest != verify_md5:
                 raise CommandError(ExitCode.MISMATCH, f"the frames have MD5 {digest}, not {verify_md5}")
         seconds = time.monotonic() - started
         count = sum(written.frames_from.total() for written in outputs)
         plural = "" if count == 1 else "s"
-        console.note(f"decoded {count} frame{plural} in {seconds:.2f} s ({count / max(seconds, 1e-9):.1f} fps)")
+        console.note(
+            f"decoded {count} frame{plural} in {seconds:.2f} s ({count / max(seconds, 1e-9):.1f} fps) on {used}"
+        )
         if report_file is not None:
-            document = _document(decoder, outputs, seconds, console.warnings)
+            document = _document(decoder, outputs, seconds, used, console.warnings)
             report_file.write(json.dumps(document, indent=2).encode() + b"\n")
 
 
@@ -355,7 +358,9 @@ def _write_frames(
     return None if digest is None else digest.hexdigest()
 
 
-def _document(decoder: Decoder, outputs: Sequence[_Output], seconds: float, warnings: list[str]) -> dict[str, Any]:
+def _document(
+    decoder: Decoder, outputs: Sequence[_Output], seconds: float, device: str, warnings: list[str]
+) -> dict[str, Any]:
     """The report of a decode."""
     count = sum(output.frames_from.total() for output in outputs)
     return {
@@ -372,7 +377,7 @@ def _document(decoder: Decoder, outputs: Sequence[_Output], seconds: float, warn
             }
             for output in outputs
         ],
-        "time": {"wall_s": round(seconds, 3), "per_frame_s": round(seconds / count, 4)},
+        "time": {"wall_s": round(seconds, 3), "per_frame_s": round(seconds / count, 4), "device": device},
         "warnings": warnings,
     }
 

@@ -24,6 +24,7 @@ from pgsvc_codec.cli.common import (
     pgs_command,
     refuse_collisions,
     run,
+    survive_broken_pipes,
     video_document,
 )
 from pgsvc_codec.cli.pixels import PixelOptions, pixel_options
@@ -40,6 +41,7 @@ from pgsvc_codec.config import (
 from pgsvc_codec.describe import describe_file
 from pgsvc_codec.errors import ConfigError
 from pgsvc_codec.video import Chroma, VideoInfo
+from pgsvc_codec.workers import local_workers
 
 if TYPE_CHECKING:
     from pgsvc_codec.encoder import EncodeReport, LevelReport, Progress
@@ -131,6 +133,13 @@ def _parse_sizes(value: str) -> tuple[tuple[int, int], ...]:
     "--progression", type=click.Choice(PROGRESSIONS), help="Order of segments.  [default: gop; stills: layer]"
 )
 @click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where to compute.  [default: auto]")
+@click.option(
+    "-j",
+    "--workers",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Processes, each with a GOP at a time.  [default: one per GPU]",
+)
 @click.option("--seed", type=int, metavar="N", help=f"Of all randomness.  [default: {EncodeConfig.seed}]")
 @click.option("--json", "json_name", metavar="FILE|-", help="Write a report.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace existing files.")
@@ -146,6 +155,7 @@ def encode(
     seek: int,
     frames: int | None,
     no_scenecut: bool,
+    workers: int | None,
     json_name: str | None,
     overwrite: bool,
     quiet: bool,
@@ -181,6 +191,7 @@ def encode(
         source = stack.enter_context(pixels.open(source_name, seek=seek, frames=frames))
         _refuse_for_still(source, {**given, "fps": pixels.fps})
         _introduce(console, source, config)
+        choice = console.choose_device(config.device)
         from pgsvc_codec import encoder
 
         def follow(state: Progress) -> None:
@@ -195,23 +206,30 @@ def encode(
             )
 
         stack.enter_context(console.note_compilation())
+        count = 1 if source.still else workers or max(len(choice.gpus), 1)
+        executor = None
+        if count > 1:
+            survive_broken_pipes()
+            executor = stack.enter_context(local_workers(count, choice.gpus))
         streams = [cast(BinaryIO, sink) for sink in sinks]
         # Segments wait beside the output: a system's temporary files may lie in memory.
-        spool_dir = sinks[0].folder
+        how: dict[str, Any] = {
+            "progress": follow,
+            "spool_dir": sinks[0].folder,
+            "executor": executor,
+            "gops_in_flight": count + 1,
+        }
         if len(sinks) > 1 or copy:
-            reports = encoder.encode_monolithic(source, streams, config, progress=follow, spool_dir=spool_dir)
+            reports = encoder.encode_monolithic(source, streams, config, **how)
         else:
-            seekable = sinks[0].seekable()
-            reports = [
-                encoder.encode(source, streams[0], config, progress=follow, seekable=seekable, spool_dir=spool_dir)
-            ]
+            reports = [encoder.encode(source, streams[0], config, **how, seekable=sinks[0].seekable())]
         _warn_of(source, console)
         for sink in sinks:
             sink.commit()
         if copy:
             copy.write(Path(targets[-1]).read_bytes())
             copy.commit()
-        document = _document(targets, source, reports, console.warnings)
+        document = _document(targets, source, reports, count, console.warnings)
         console.note(_summary(document, reports[-1]))
         if report_sink is not None:
             report_sink.write(json.dumps(document, indent=2).encode() + b"\n")
@@ -280,7 +298,9 @@ def _look(info: VideoInfo) -> str:
     return f"{info.width}x{info.height} {info.pix_fmt}{matrix}, {info.range.value} range"
 
 
-def _document(targets: list[str], source: Source, reports: list[EncodeReport], warnings: list[str]) -> dict[str, Any]:
+def _document(
+    targets: list[str], source: Source, reports: list[EncodeReport], workers: int, warnings: list[str]
+) -> dict[str, Any]:
     """The report of an encode; byte counts are those of the files, where there are any to be read again."""
     described = [describe_file(target) if Path(target).is_file() else None for target in targets]
     levels = [
@@ -303,6 +323,7 @@ def _document(targets: list[str], source: Source, reports: list[EncodeReport], w
             "wall_s": round(last.seconds, 3),
             "per_frame_s": round(last.seconds / last.frames, 3),
             "device": last.device,
+            "workers": workers,
         },
         "warnings": warnings,
     }

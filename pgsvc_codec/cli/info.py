@@ -16,14 +16,31 @@ NAME = "pgsvc-info"
 
 
 @pgs_command(NAME)
-@click.argument("file")
+@click.argument("file", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("-l", "--layers", type=click.IntRange(min=1), metavar="K", help="Describe the first K layers only.")
 @click.option("--ranges", is_flag=True, help="Byte range of every segment.")
 @click.option("--truncation-points", is_flag=True, help="The sizes for head -c at which each level is complete.")
 @click.option("--verify", is_flag=True, help="Check every segment; exit 5 if one fails.")
-def info(*, file: str, as_json: bool, layers: int | None, ranges: bool, truncation_points: bool, verify: bool) -> None:
+@click.option("--doctor", is_flag=True, help="Instead of FILE: what this machine can run and, where not, why.")
+def info(
+    *,
+    file: str | None,
+    as_json: bool,
+    layers: int | None,
+    ranges: bool,
+    truncation_points: bool,
+    verify: bool,
+    doctor: bool,
+) -> None:
     """Say what FILE (a .pgs stream, - for standard input) holds."""
+    if doctor:
+        if file is not None or layers is not None or ranges or truncation_points or verify:
+            raise ConfigError("--doctor is about the machine, allowed beside it --json alone")
+        _examine_machine(as_json=as_json)
+        return
+    if file is None:
+        raise click.UsageError("FILE is missing")
     with open_input(file) as source:
         described = describe_file(source, verify=verify)
     num_layers = described["num_layers"]
@@ -46,6 +63,15 @@ def info(*, file: str, as_json: bool, layers: int | None, ranges: bool, truncati
         warn(NAME, warning)
     if verify:
         _judge(described["verify"])
+
+
+def _examine_machine(*, as_json: bool) -> None:
+    from pgsvc_codec.cli.doctor import describe, examine
+
+    document = examine(lambda line: warn(NAME, line))
+    click.echo(
+        json.dumps({"tool": NAME, "version": __version__, **document}, indent=2) if as_json else describe(document)
+    )
 
 
 def _judge(verified: dict[str, Any]) -> None:

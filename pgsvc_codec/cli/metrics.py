@@ -109,6 +109,8 @@ def metrics(
         if reference.assumed:
             console.detail(f"assumed  {', '.join(reference.assumed)}")
         wanted = _available(metrics, console)
+        if distorted.levels[0].layers is not None:  # a stream is decoded
+            console.choose_device(device or "auto")
         levels = [_Measured(level, wanted, console, stack) for level in distorted.levels]
         stack.enter_context(console.note_compilation())
         started = time.monotonic()

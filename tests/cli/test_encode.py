@@ -22,6 +22,7 @@ from clips import CLIP, CLIP_FRAMES, QUICK, STREAM_OPTIONS, Encoded, Outcome, cl
 from pgsvc_codec.decoder import Decoder
 from pgsvc_codec.describe import describe_file
 from pgsvc_codec.media.sinks import open_sink
+from pgsvc_codec.render.backend import choose
 from pgsvc_codec.video import Chroma, Matrix, Range, VideoInfo
 
 Run = Callable[..., Outcome]
@@ -48,7 +49,7 @@ def test_two_names_in_any_way(arguments: list[str], clip: Path, here: Run, folde
 
 
 def test_what_it_says(clip: Path, here: Run, folder: Path) -> None:
-    options = ["-n", "60", "--preset", "ultrafast", "--profile", "baseline"]
+    options = ["-n", "60", "--preset", "ultrafast", "--profile", "baseline", "--device", "cpu"]
     done = here("encode", clip, "o.pgs", *options, "-f", 2)
     assert done.lines[:3] == [
         "input    64x48 yuv420p, bt601, limited range, 2 frames, 25 fps",
@@ -269,8 +270,8 @@ def test_what_options_say_of_the_input(clip: Path, here: Run, folder: Path) -> N
         (["{}", "o.pgs", "--seek", "6"], 3, "seek 6 is beyond its end, allowed 0..5"),
         (["{}", "o.pgs", "-f", "0"], 2, "frames: got 0, allowed 1 and more"),
         (["{}", "-", "--progression", "layer"], 2, "layer order cannot be streamed"),
-        (["{}", "o.pgs", "--device", "cuda:0"], 7, "device cuda:0"),
-        (["{}", "o.pgs", "--device", "abacus"], 7, "device: got abacus"),
+        (["{}", "o.pgs", "--device", "cuda:99"], 7, "device cuda:99: "),
+        (["{}", "o.pgs", "--device", "abacus"], 2, "device: got abacus, allowed auto, cpu, cuda, cuda:N"),
         (["{}", "o.pgs", "-q", "-v"], 2, "got -q and -v"),
         (["{}", "no/such/o.pgs"], 2, "No such file or directory"),
         (["{}", "."], 2, "is a directory"),
@@ -412,3 +413,29 @@ def test_the_same_seed_gives_the_same_bytes(clip: Path, piped: bytes, apart: Run
 def test_counts_in_thousands(text: str, count: int, clip: Path, here: Run, folder: Path) -> None:
     done = here("encode", clip, "o.pgs", "-n", text, "--iterations", 1, "-f", 1)
     assert f" {count} splats in 3 layers" in done.err
+
+
+def test_one_line_says_why_auto_is_not_cuda(clip: Path, here: Run, folder: Path) -> None:
+    pytest.importorskip("constriction")  # which machines that only run CUDA code may lack
+    because = choose("auto").because
+    expected = [] if because is None else [f"device auto: cpu, because {because}"]
+    options = ["encode", clip, "o.pgs", *QUICK, "-f", 1, "-y"]
+    assert [line for line in here(*options).lines if line.startswith("device")] == expected
+    assert here(*options, "-q").err == ""
+    assert not any(line.startswith("device") for line in here(*options, "--device", "cpu").lines)
+
+
+def test_workers_write_the_same_stream(clip: Path, stream: Encoded, apart: Run, folder: Path) -> None:
+    done = apart("encode", clip, "o.pgs", *STREAM_OPTIONS, "-j", 2, "--json", "o.json", "--progress", "on")
+    assert done.code == 0, done.err
+    assert (folder / "o.pgs").read_bytes() == stream.data
+    assert json.loads((folder / "o.json").read_text())["levels"] == stream.report["levels"]
+    assert [line.split()[1] for line in done.lines if " fps " in line and line.startswith("[")] == ["3/6", "6/6"]
+
+
+def test_a_single_image_needs_no_workers(here: Run, folder: Path) -> None:
+    info = VideoInfo(16, 16, chroma=Chroma.RGB, matrix=Matrix.RGB, range=Range.FULL)
+    with open_sink("png", "a.png", info) as sink:
+        sink.write(tuple(np.full((16, 16), value, np.uint8) for value in (10, 20, 30)))
+    assert here("encode", "a.png", "o.pgs", *QUICK, "-j", 2, "-q") == Outcome(0, b"", "")
+    assert here("encode", "a.png", "o.pgs", *QUICK, "-j", 0, "-q", "-y").code == 2

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import subprocess
 import sys
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from level_sizes import with_level_sizes
 from pgsvc_codec import __version__
 from pgsvc_codec.cli.info import info
 from pgsvc_codec.describe import describe_file
+from pgsvc_codec.errors import ConfigError
 from pgsvc_codec.format.container import Gop, LayerSegment, StreamReader, StreamWriter
 from pgsvc_codec.format.header import LayersRecord, LevelRecord, StreamHeader, VideoRecord
 
@@ -153,3 +157,47 @@ def test_neither_numpy_nor_torch_is_loaded(path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def doctor(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The doctor on a machine whose GPU is hidden and whose kernels are not interpreted, but for what is said."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "pgsvc_codec.cli.info", "--doctor", *map(str, arguments)]
+    hidden = {**environment, "CUDA_VISIBLE_DEVICES": "", **variables}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=hidden)
+
+
+def test_doctor_says_why_cuda_does_not_work() -> None:
+    done = doctor()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "backend cpu works\n" in done.stdout
+    assert "backend cuda does not work\n" in done.stdout
+    assert re.search(r"auto +cpu, because .*NVIDIA driver", done.stdout)
+    assert re.search(r"rasteriser  yes  paints as the reference does", done.stdout)
+    assert re.search(r"driver +no +.*NVIDIA driver", done.stdout)
+
+
+def test_doctor_in_json_knows_cuda_kernels_that_are_interpreted() -> None:
+    done = doctor("--json", TRITON_INTERPRET="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads(done.stdout)
+    assert (document["tool"], document["auto"]["device"]) == ("pgsvc-info", "cpu")
+    cpu, cuda = document["backends"]
+    assert (cpu["name"], cpu["works"], cuda["name"], cuda["works"]) == ("cpu", True, "cuda", True)
+    parts = {part["name"]: part for part in cuda["parts"]}
+    assert (parts["driver"]["works"], parts["driver"]["needed"]) == (False, False)
+    assert parts["Triton"]["detail"].endswith("interprets kernels")
+    assert parts["gsplat"]["needed"] is False
+    assert document["versions"]["numba"] == version("numba")
+
+
+@pytest.mark.parametrize("arguments", [["x.pgs"], ["--verify"], ["-l", "2"]])
+def test_doctor_takes_nothing_else(arguments: list[str]) -> None:
+    done = CliRunner().invoke(info, ["--doctor", *arguments])
+    assert isinstance(done.exception, ConfigError)
+
+
+def test_file_is_needed_without_doctor() -> None:
+    done = run_info()
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"FILE is missing" in done.stderr

@@ -110,7 +110,7 @@ def test_the_document_holds_what_scripts_read(stream: Encoded, clip: Path, docum
 
 
 def test_the_table_is_for_people(stream: Encoded, clip: Path, compare: Compare) -> None:
-    done = compare(clip, stream.path)
+    done = compare(clip, stream.path, "--device", "cpu")
     heading, *rows = [line.split() for line in done.out.decode().splitlines()]
     assert " ".join(heading) == "level size PSNR-YUV PSNR-Y PSNR-U PSNR-V PSNR-RGB SSIM-Y MS-SSIM-Y VMAF"
     assert [row[:2] for row in rows] == [["1", "64x48"], ["2", "64x48"], ["3", "64x48"]]
@@ -371,7 +371,7 @@ def test_another_range_is_said(clip: Path, clip_frames: list[Frame], document: D
         (["CLIP", "PGS", "-f", "0"], 2, "frames: got 0, allowed 1 and more"),
         (["CLIP", "PGS", "--seek", "6"], 3, "seek 6 is beyond its end, allowed 0..5"),
         (["CLIP", "PGS", "-s", "64x48"], 2, "size does not apply to"),
-        (["CLIP", "PGS", "--device", "abacus"], 7, "device"),
+        (["CLIP", "PGS", "--device", "abacus"], 2, "device"),
         (["CLIP", "PGS", "-q", "-v"], 2, "got -q and -v"),
         (["PGS", "PGS"], 3, "is a .pgs stream, allowed pixels"),
         (["CLIP", "no.pgs"], 3, "no.pgs: cannot be read: No such file or directory"),
