@@ -24,7 +24,8 @@ from pgsvc_codec.picture import UnitFrame
 from pgsvc_codec.render.backend import load
 from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
-from pgsvc_codec.train import births, natural, relocate
+from pgsvc_codec.train import births, natural
+from pgsvc_codec.train import objective as objectives
 from pgsvc_codec.train.adam import Adam
 from pgsvc_codec.train.births import Births
 from pgsvc_codec.train.descent import Between, Model, Optimizer
@@ -40,6 +41,20 @@ from pgsvc_codec.train.tuning import FREE, Limits
 Schedule = Callable[[int], float]  # factor on the learning rates of iteration i
 RENDER = 0.4  # of what a pass with gradients takes
 _SOLVING = 6  # passes of conjugate gradients before the residual is taken anew
+
+
+class Each(NamedTuple):
+    """A `descent.Between` that acts after every iteration."""
+
+    act: Callable[[int, Splats, StepResult], None]
+
+    def is_due(self, iteration: int) -> bool:
+        """As `descent.Between.is_due`."""
+        return True
+
+    def __call__(self, iteration: int, splats: Splats, step: StepResult) -> None:
+        """As `descent.Between`."""
+        self.act(iteration, splats, step)
 
 
 class Case(NamedTuple):
@@ -185,11 +200,9 @@ class AdamVariant(Adam):
 
     def step(self, scale: float) -> None:
         """As `Adam.step`."""
-        self._steps += 1
-        first_bias, second_bias = (1 - decay**self._steps for decay in self._betas)
-        for parameter, rate, first, second in zip(
-            self._parameters, self._rates, self._first, self._second, strict=True
-        ):
+        self.steps += 1
+        first_bias, second_bias = (1 - decay**self.steps for decay in self.betas)
+        for parameter, rate, first, second in zip(self._parameters, self.rates, self.first, self.second, strict=True):
             moved = self.means(parameter.grad, first, second)
             parameter.addcdiv_(moved, (second / second_bias).sqrt_().add_(1e-12), value=-scale * rate / first_bias)
 
@@ -199,7 +212,7 @@ class Nadam(AdamVariant):
 
     def means(self, gradient: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """One gradient ahead."""
-        decays = self._betas
+        decays = self.betas
         first.lerp_(gradient, 1 - decays[0])
         second.mul_(decays[1]).addcmul_(gradient, gradient, value=1 - decays[1])
         return first.lerp(gradient, 1 - decays[0])
@@ -210,7 +223,7 @@ class RowAdam(AdamVariant):
 
     def means(self, gradient: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """Squares are averaged over a splat's row."""
-        decays = self._betas
+        decays = self.betas
         first.lerp_(gradient, 1 - decays[0])
         second.lerp_(gradient.square().mean(1, keepdim=True).expand_as(second), 1 - decays[1])
         return first
@@ -306,7 +319,7 @@ class FlooredModel(SplatModel):
         cholesky = self._widened(shapes)
         colors = amplitudes / self._energies(cholesky)
         size = (int(self.size[0]), int(self.size[1]))
-        by_mean, by_cholesky, by_color = plain_gradients(cholesky.detach(), moments, size)
+        by_mean, by_cholesky, by_color = plain_gradients(cholesky.detach(), torch.from_numpy(moments), size)
         torch.autograd.backward([cholesky, colors], [by_cholesky, by_color])
         l1, l2, l3 = self.cholesky().unbind(1)
         x, y = (by_mean * 2 / self.size).unbind(1)  # per pixel
@@ -458,7 +471,7 @@ def growing(case: Case, share: float, *, until: float = 0.6) -> Splats:
             model.replace(rows, born.splats[: len(rows)])
             optimizer.forget(torch.from_numpy(rows))
 
-    case.descend(model, optimizer, grow)
+    case.descend(model, optimizer, Each(grow))
     return model.splats()
 
 
@@ -491,7 +504,7 @@ def with_births(case: Case, find: Callable[..., Births]) -> Splats:
     Args:
         find: takes the random generator, and what `births.find_births` takes.
     """
-    with mock.patch.object(relocate, "find_births", partial(find, case.stack.rng)):
+    with mock.patch.object(objectives, "find_births", partial(find, case.stack.rng)):
         return fit(case)
 
 
@@ -575,7 +588,7 @@ def merging(case: Case) -> Splats:
             model.replace(second, born.splats[:moved])
             optimizer.forget(torch.from_numpy(np.concatenate([first, second])))
 
-    case.descend(model, optimizer, between)
+    case.descend(model, optimizer, Each(between))
     return model.splats()
 
 
@@ -674,7 +687,7 @@ def solved_colors(case: Case, place: float, passes: int = 12) -> Splats:
         if iteration == when > 0:
             model.replace(np.arange(len(model)), least_squares_colors(case, model.splats(), passes))
 
-    case.descend(model, optimizer, between)
+    case.descend(model, optimizer, Each(between))
     splats = model.splats()
     return least_squares_colors(case, splats, passes) if place == 1 else splats
 

@@ -16,14 +16,14 @@ RESULTS = FOLDER / "results"
 WORK = FOLDER / "work"  # kept between runs, not part of the project
 
 
-def _commit() -> str:
-    """Short hash of the checkout, with + where files differ from it; "unknown" outside a checkout."""
+def commit() -> str:
+    """Short hash of the checkout, with + where files differ from it; outside a checkout $PGSVC_COMMIT or "unknown"."""
     try:
         told = subprocess.run(
             ["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("PGSVC_COMMIT", "unknown")
     return told.stdout.strip()
 
 
@@ -64,7 +64,7 @@ class ResultsFile:
         self._columns = columns
         self._keys = list(keys)
         self._is_shown = is_shown
-        self._tail = {"command": _command(), "commit": _commit(), "machine": _machine()}
+        self._tail = {"command": _command(), "commit": commit(), "machine": _machine()}
         header = [*columns, *self._tail]
         self.rows = read_rows(self.path) if keys and self.path.exists() else []
         if self.rows and list(self.rows[0]) != header:

@@ -42,13 +42,19 @@ def project_files() -> list[Path]:
     ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").split()] + [".git"]
 
     def is_ours(path: Path) -> bool:
-        return not any(fnmatch(path.name, pattern) for pattern in ignored)
+        names = path.name, str(path.relative_to(ROOT))  # patterns with a slash are of whole paths
+        return not any(fnmatch(names["/" in pattern], pattern) for pattern in ignored)
 
     found = []
     for folder, folders, files in os.walk(ROOT):
-        folders[:] = [name for name in folders if is_ours(Path(name))]
-        found += [Path(folder, name) for name in files if is_ours(Path(name))]
+        folders[:] = [name for name in folders if is_ours(Path(folder, name))]
+        found += [path for path in (Path(folder, name) for name in files) if is_ours(path)]
     return sorted(found)
+
+
+def test_what_benchmarks_leave_behind_is_not_the_project_s() -> None:
+    assert not [path for path in project_files() if path.is_relative_to(ROOT / "benchmarks" / "work")]
+    assert ROOT / "benchmarks" / "rd.py" in project_files()
 
 
 def code_blocks(text: str) -> list[str]:
@@ -116,7 +122,7 @@ def test_links_and_named_files_exist(name: str) -> None:
 # Make and continuous integration
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "lint", "types", "clean"])
+@pytest.mark.parametrize("target", ["demo", "test", "lint", "types", "gpu", "clean"])
 def test_make_has_the_target(target: str) -> None:
     assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
     assert target in re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split()

@@ -1,0 +1,155 @@
+"""The GPU benchmark: every part at a few pixels, where no GPU is at hand interpreted, and what holds parts together."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+WHAT_ROWS_HAVE = {"part", "device", "name", "value", "unit", "target", "ratio", "note"}
+PARTS = ("card", "raster", "fit", "still", "clip", "stills", "decode", "compare")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the benchmark writes; its modules can be imported as its script does it."""
+    place = tmp_path_factory.mktemp("gpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGSVC_BENCHMARKS", str(place))
+        patch.setenv("GPU_DATA", str(place / "none"))
+        patch.delenv("PGSVC_REQUIRE_CUDA", raising=False)
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield place
+    for name in {path.stem for path in BENCHMARKS.glob("*.py")} & set(sys.modules):
+        del sys.modules[name]
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_has_figures(part: str, tmp_path: Path, one_thread: None) -> None:
+    from gpu import run_here
+
+    path = tmp_path / "rows.jsonl"
+    run_here(part, path, tiny=True)
+    rows = rows_of(path)
+    assert rows
+    assert all(row.keys() == WHAT_ROWS_HAVE and row["part"] == part for row in rows)
+    failed = [row for row in rows if row["note"].startswith(("failed", "skipped"))]
+    assert failed == []
+    assert any(row["value"] is not None for row in rows)
+
+
+@pytest.mark.parametrize(("part", "preset", "splats"), [("still", "paper", 12000), ("stills", "slow", 5000)])
+@pytest.mark.parametrize(("psnr", "is_reached"), [(5.0, True), (90.0, False)])
+def test_qualities_of_a_cpu_are_reached_or_not(
+    part: str, preset: str, splats: int, psnr: float, is_reached: bool, folder: Path, tmp_path: Path, one_thread: None
+) -> None:
+    from gpu import run_here
+    from gpu_codec import material
+    from gpu_reference import COLUMNS, NAME
+
+    facts = {"source": material(tiny=True).stills[0].name, "preset": preset, "splats": splats, "size_bytes": 10**6}
+    row = {name: facts.get(name, psnr if name == "psnr_3" else 0) for name in COLUMNS}
+    (folder / "results").mkdir(exist_ok=True)
+    path = folder / "results" / f"{NAME}.tsv"
+    path.write_text("\t".join(COLUMNS) + "\n" + "\t".join(map(str, row.values())) + "\n", encoding="utf-8")
+    run_here(part, tmp_path / "rows.jsonl", tiny=True)
+    path.unlink()
+    held = [row for row in rows_of(tmp_path / "rows.jsonl") if row["target"] is not None]
+    assert held
+    assert {row["value"] is not None for row in held} == {is_reached}
+    assert all(f"{psnr:.2f} dB" in row["note"] for row in held)
+
+
+def test_all_parts_are_tested() -> None:
+    from gpu import PARTS as ALL
+
+    assert {name for name, part in ALL.items() if part.module} == set(PARTS)
+
+
+def test_the_command_writes_a_table_and_copies_it(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--tiny", "--parts", "card"]
+    environment = os.environ | {"OUT": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (tsv,) = (folder / "results").glob("gpu-interpreter-*.tsv")
+    told = json.loads(tsv.with_suffix(".json").read_text(encoding="utf-8"))
+    assert told["facts"]["card"] == "interpreter"
+    assert [part["ending"] for part in told["parts"]] == ["done"]
+    assert len(tsv.read_text(encoding="utf-8").splitlines()) == 1 + len(told["rows"])
+    assert {path.name for path in tmp_path.iterdir()} == {tsv.name, tsv.with_suffix(".json").name, "gpu.log"}
+    assert f"{len(told['rows'])} more rows are in the files" in done.stdout
+
+
+def test_without_a_gpu_the_command_says_so_in_one_line() -> None:
+    command = [sys.executable, str(BENCHMARKS / "gpu.py")]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["CUDA_VISIBLE_DEVICES"] = ""
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "make gpu: no NVIDIA GPU that this torch can use\n"
+    assert done.stdout == ""
+
+
+def test_parts_that_crash_or_hang_cost_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu
+
+    programs = {
+        "card": "import sys; open(sys.argv[1], 'a').write('{\"part\": 1}\\n{\"part\": 2')",
+        "decode": "import os; os.abort()",
+        "still": "import time; time.sleep(60)",
+        "clip": "",
+    }
+    monkeypatch.setattr(gpu, "PARTS", {name: gpu.Part("none", 20) for name in programs})
+    monkeypatch.setitem(gpu.PARTS, "still", gpu.Part("none", 1))
+    monkeypatch.setattr(gpu, "LEAST_SECONDS", 0.5)
+    monkeypatch.setattr(gpu, "RESERVED_SECONDS", 1.0)
+    monkeypatch.setattr(gpu, "command_of", lambda name, rows, tiny: [sys.executable, "-c", programs[name], str(rows)])
+    rows, outcomes = gpu.run_all(list(programs), 1.0, tiny=True)
+    assert [row["part"] for row in rows] == [1]  # a line that was cut short is left out
+    endings = ["done", "failed: exit code -6", "stopped after 1 s", "done"]
+    assert [outcome.ending for outcome in outcomes] == endings
+    assert gpu.run_all(["clip"], 0.0, tiny=True)[1][0].ending == "left out: no time"
+
+
+def test_what_fails_inside_a_part_is_a_row(tmp_path: Path) -> None:
+    gpu_timing = importlib.import_module("gpu_timing")
+    path = tmp_path / "rows.jsonl"
+    rows = gpu_timing.Rows(path, "card", gpu_timing.device())
+    with rows.trying("one"):
+        raise ValueError("of\nmany lines")
+    rows.add("two", 4.0, "ms", gpu_timing.at_most(2.0))
+    rows.add("three", 4.0, "frames/s", gpu_timing.at_least(2.0))
+    one, two, three = rows_of(path)
+    assert (one["value"], one["note"]) == (None, "failed: ValueError: of many lines")
+    assert (two["ratio"], three["ratio"]) == (0.5, 2.0)
+
+
+def test_tests_for_a_gpu_are_found() -> None:
+    from gpu import cuda_tests
+
+    found = cuda_tests()
+    assert "tests/test_marker_cuda.py" in found
+    assert "tests/test_picture.py" not in found
+
+
+def test_a_panned_picture_moves_by_whole_pixels() -> None:
+    from gpu_codec import material
+    from gpu_material import STEP, panned
+
+    still = material(tiny=True).clip.first(1)
+    frames = panned(still, 3).frames
+    assert [plane.shape for plane in frames[2]] == list(still.info.plane_shapes)
+    assert (frames[1][0][: -STEP[1], : -STEP[0]] == frames[0][0][STEP[1] :, STEP[0] :]).all()
+    assert (frames[1][1][: -STEP[1] // 2, : -STEP[0] // 2] == frames[0][1][STEP[1] // 2 :, STEP[0] // 2 :]).all()
