@@ -98,11 +98,21 @@ def paint_and_fit(channels: int) -> None:
 def train() -> None:
     """What fits, motion and births launch, and the refinement of one splat by many programs."""
     from pgsvc_codec.train import births as births_of_host
-    from pgsvc_codec.train.cuda import births, changes, motion, refine_slots, refine_whole, residuals, runs, tiles
+    from pgsvc_codec.train.cuda import (
+        births,
+        buffers,
+        changes,
+        motion,
+        refine_slots,
+        refine_whole,
+        residuals,
+        runs,
+        tiles,
+    )
     from pgsvc_codec.train.main.residuals import Grids, Lattice
     from pgsvc_codec.train.objective import LevelTarget, Objective
 
-    for module in (births, changes, runs):
+    for module in (births, buffers, changes):
         module._LARGE_BLOCK = module._BLOCK
     planes = [np.zeros(SIZE[::-1], np.float32)] * 3
     objective = Objective(SIZE, [LevelTarget(planes, [GRID] * 3)], cpu)
