@@ -1,4 +1,4 @@
-"""Slots of P- and B-frames, settled on a GPU one after the other: the decisions of `refine_kernels.refine_slots`.
+"""Slots of P- and B-frames, settled on a GPU one after the other: the decisions of `train.main.refine_slots`.
 
 As in `refine_whole`, what else a slot could be is weighed by a program's threads at the same time.
 """
@@ -47,7 +47,7 @@ from pgsvc_codec.train.cuda.refine_sums import (
     take,
     write_trials,
 )
-from pgsvc_codec.train.main.refine_kernels import REMOVED_MODE
+from pgsvc_codec.train.main.refine_slots import REMOVED_MODE
 
 COLOR_DELTAS = tl.constexpr(5)  # where those of amplitudes begin
 _DELTAS = tl.constexpr(256)  # magnitudes in a table

@@ -1,6 +1,6 @@
 """What a splat and the residual that it is held against have in common: sums over its samples, and its own description.
 
-The arithmetic is that of `train.main.refine_kernels`, samples in float32, sums in float64.  A sweep goes over the
+The arithmetic is that of `train.main.refine_sums`, samples in float32, sums in float64.  A sweep goes over the
 samples within a splat's ellipse in blocks of rows, every row of which begins where the ellipse does.
 """
 
@@ -35,7 +35,7 @@ SCRATCH = tl.constexpr(224)
 MOST_TRIALS = tl.constexpr(5)
 NUM_SUMS = tl.constexpr(16)
 
-# Columns of the grids' tables: whole numbers, then floats (`refine_kernels`).
+# Columns of the grids' tables: whole numbers, then floats (those of `train.main.refine_sums`).
 _OFFSET, _WIDTH, _HEIGHT, _PITCH, _FIRST, _PLANES, _WHOLES = (tl.constexpr(i) for i in range(7))
 _X0, _Y0, _ACROSS, _DOWN, _WEIGHT, _FLOATS = (tl.constexpr(i) for i in range(6))
 

@@ -1,4 +1,4 @@
-"""Splats coded whole, settled on a GPU one after the other: the decisions of `refine_kernels.refine_whole`.
+"""Splats coded whole, settled on a GPU one after the other: the decisions of `train.main.refine_whole`.
 
 What else a splat could be is weighed by a program's threads at the same time: a row of lanes for each step that is
 tried, a lane for each lattice point or set of amplitudes.

@@ -13,7 +13,9 @@ from pgsvc_codec.coding.main.state import AMPLITUDE_BITS, OPPONENT
 from pgsvc_codec.picture import UnitFrame
 from pgsvc_codec.splats import IntArray, Splats
 from pgsvc_codec.train.births import Births, find_births
-from pgsvc_codec.train.main.refine_kernels import LANES, refine_slots, refine_whole, show_splats
+from pgsvc_codec.train.main.refine_slots import refine_slots
+from pgsvc_codec.train.main.refine_sums import LANES, show_splats
+from pgsvc_codec.train.main.refine_whole import refine_whole
 from pgsvc_codec.train.main.residuals import SLOT_LIMITS, Change, Finish, Grids, Lattice, Residuals, State
 from pgsvc_codec.train.main.visits import visits
 from pgsvc_codec.train.objective import Objective

@@ -36,7 +36,7 @@ class Lattice(NamedTuple):
 class Change(NamedTuple):
     """Slots that change what is predicted for them."""
 
-    modes: IntArray  # [N] see `refine_kernels.REMOVED_MODE`
+    modes: IntArray  # [N] see `refine_slots.REMOVED_MODE`
     predicted: State  # amplitudes in 1/4096, as those of the state
     costs: SlotCosts
     removable: bool
@@ -77,13 +77,13 @@ class LayerField(Protocol):
     def settle_whole(
         self, state: State, painted: NDArray[np.float64], rate: float, costs: IntraCosts, lattice: Lattice
     ) -> Finish:
-        """One pass over splats coded whole, see `refine_kernels.refine_whole`; changes `state` and `painted`."""
+        """One pass over splats coded whole, see `refine_whole.refine_whole`; changes `state` and `painted`."""
         ...
 
     def settle_slots(
         self, state: State, painted: NDArray[np.float64], rate: float, change: Change, lattice: Lattice
     ) -> Finish:
-        """One pass over slots, see `refine_kernels.refine_slots`; changes `state`, `painted` and `change.modes`."""
+        """One pass over slots, see `refine_slots.refine_slots`; changes `state`, `painted` and `change.modes`."""
         ...
 
 
@@ -95,7 +95,7 @@ def num_planes(group: PlaneGroup) -> int:
 class Grids(NamedTuple):
     """Where the samples of a layer's field lie, which are all planes of all sizes behind each other."""
 
-    whole: NDArray[np.int32]  # [G, 6] of each grid, see `refine_kernels.refine_whole`
+    whole: NDArray[np.int32]  # [G, 6] of each grid, see `refine_whole.refine_whole`
     floats: NDArray[np.float64]  # [G, 5] likewise
     first: int  # of the grids of the largest levels
     weight: float  # sum_k>=l w_k

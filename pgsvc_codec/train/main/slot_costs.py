@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.predict import InterSymbols
 from pgsvc_codec.splats import FloatArray, IntArray
-from pgsvc_codec.train.main.refine_kernels import REMOVED_MODE
+from pgsvc_codec.train.main.refine_slots import REMOVED_MODE
 
 _MODES = REMOVED_MODE + 1
 _MOST_DELTA = 255
@@ -21,7 +21,7 @@ _PRIOR = 4.0  # deltas that a table has seen before the first: magnitudes fall b
 
 
 class SlotCosts(NamedTuple):
-    """Bits of changes, as `refine_kernels.refine_slots` looks them up."""
+    """Bits of changes, as `refine_slots.refine_slots` looks them up."""
 
     flags: FloatArray  # [N, 9] of every mode of every slot
     deltas: FloatArray  # [5 + C, 256] of steps by magnitude, the sign included
@@ -40,7 +40,7 @@ def slot_costs(symbols: InterSymbols, modes: IntArray, places: IntArray, *, gues
 
     Args:
         symbols: of N slots.
-        modes: [N], see `refine_kernels.REMOVED_MODE`.
+        modes: [N], see `refine_slots.REMOVED_MODE`.
         places: [N, 2] predicted positions.
         guessed: nobody has weighed the changes yet: that they are as many as this is half believed.
     """

@@ -12,7 +12,7 @@ from pgsvc_codec.coding.main.cost import IntraCosts, intra_costs
 from pgsvc_codec.coding.main.predict import InterSymbols, changes, inter_shifts
 from pgsvc_codec.coding.main.state import AMPLITUDE_BITS, POSITION_BITS, parts_of, splats_of
 from pgsvc_codec.splats import IntArray, Splats, SplatState
-from pgsvc_codec.train.main.refine_kernels import REMOVED_MODE
+from pgsvc_codec.train.main.refine_slots import REMOVED_MODE
 from pgsvc_codec.train.main.residuals import Change, Finish, Lattice, Residuals, State
 from pgsvc_codec.train.main.rounding import round_whole
 from pgsvc_codec.train.main.slot_costs import modes_of, slot_bits, slot_costs

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.state import POSITION_BITS, SHAPE_BITS, lengths_of
 from pgsvc_codec.splats import IntArray
-from pgsvc_codec.train.main.refine_kernels import LANES
+from pgsvc_codec.train.main.refine_sums import LANES
 
 _TILE_BITS = 7  # log2 of a tile's side in pixels
 _CELL_BITS = 5  # log2 of the side of cells, in pixels: what is worked on lies close together
