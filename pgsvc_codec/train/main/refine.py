@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pgsvc_codec.coding.main.state import STEPS
 from pgsvc_codec.splats import Splats, SplatState
@@ -102,8 +102,9 @@ def refine_intra(
         if shares is not None and turn + 1 < passes:
             prices = _balanced(prices, lambdas, [layer.bits() for layer in settled], shares)
     bits = [layer.bits() for layer in settled]
-    cost = residuals.loss() + float(np.dot(prices, bits))
-    return Refined([layer.state() for layer in settled], cost, residuals.squared_error(), bits, prices.tolist())
+    errors = residuals.squared_error()
+    cost = _cost(errors, level_weights, bits, prices)
+    return Refined([layer.state() for layer in settled], cost, errors, bits, prices.tolist())
 
 
 def _residuals_of(
@@ -120,6 +121,13 @@ def _residuals_of(
 
         return CudaResiduals(objective, background, layers, level_weights, opponent=opponent)
     return HostResiduals(objective, background, layers, level_weights, opponent=opponent)
+
+
+def _cost(
+    errors: NDArray[np.float64], level_weights: Sequence[float], bits: Sequence[float], prices: ArrayLike
+) -> float:
+    """J."""
+    return float(np.dot(level_weights, errors)) + float(np.dot(prices, bits))
 
 
 def _balanced(
@@ -186,6 +194,7 @@ def refine_inter(
         for index, layer in enumerate(settled):
             layer.settle(residuals, index, lambdas[index])
     bits = [layer.bits() for layer in settled]
-    cost = residuals.loss() + float(np.dot(lambdas, bits))
+    errors = residuals.squared_error()
+    cost = _cost(errors, level_weights, bits, lambdas)
     states, rows = zip(*(layer.state() for layer in settled), strict=True)
-    return RefinedInter(list(states), list(rows), cost, residuals.squared_error(), bits)
+    return RefinedInter(list(states), list(rows), cost, errors, bits)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scenes import SIZE, objective_of, plan_of, rgb_info, scene
@@ -12,6 +14,7 @@ from pgsvc_codec.coding.main.predict import Slots
 from pgsvc_codec.coding.main.state import splats_of
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.fit import fit_float
+from pgsvc_codec.train.main import gop
 from pgsvc_codec.train.main.gop import Effort, choose_distance, field_spacing, fit_anchor, fit_between, held_price
 from pgsvc_codec.train.main.problem import InterProblem
 from pgsvc_codec.train.main.refine import refine_intra
@@ -123,6 +126,24 @@ def test_leaps_want_anchors_side_by_side(first, rng):
     shifts = rng.uniform(-9, 9, (9, 2))
     problems = [problem_of(scene(*SIZE, shift=tuple(shift)), background) for shift in shifts]
     assert choose_distance(problems, reference) <= 2
+
+
+def test_a_distance_that_is_worse_already_is_not_tried_to_its_end(first, monkeypatch):
+    _, background, layers = first
+    reference = [Slots(layer, np.zeros(len(layer), np.int32)) for layer in layers]
+    problems = [problem_of(scene(*SIZE), background) for _ in range(4)]
+    problems += [problem_of(tuple(plane[::-1].copy() for plane in scene(*SIZE)), background) for _ in range(5)]
+    tried = []
+    for name in ("fit_inter", "fit_changes"):
+        fit = getattr(gop, name)
+        monkeypatch.setattr(gop, name, lambda problem, *rest, fit=fit: tried.append(problem) or fit(problem, *rest))
+    distance = choose_distance(problems, reference)
+    assert len(tried) < 3 * 8
+    # the same as that of whole trials
+    monkeypatch.setattr(gop, "_trial_cost", lambda *args, cost=gop._trial_cost: cost(*args[:3], math.inf))
+    tried.clear()
+    assert choose_distance(problems, reference) == distance
+    assert len(tried) == 3 * 8
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
