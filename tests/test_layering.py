@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"render", "splats", "picture", "config", "video", "jit", "coding.baseline.quant", "coding.main"},
     "decoder": {"coding", "render", "format", "picture", "video"},
     "encoder": {"train", "coding", "render", "format", "splats", "picture", "metrics", "config", "video", "workers"},
-    "metrics": {"picture"},
+    "metrics": {"picture", "jit"},
     "describe": {"format"},
 }
 ALL_UNITS = set(MAY_IMPORT)

@@ -64,3 +64,10 @@ def test_a_frame_is_told_as_if_it_were_alone(steps, is_rgb):
         alone.add(planes(100, 100, 100), frame)
         assert figure == alone.combined
     assert min(told) - 1e-9 <= meter.combined <= max(told) + 1e-9
+
+
+def test_the_largest_errors_of_a_large_picture_add_up():
+    meter = PsnrMeter(1023, is_rgb=False)
+    bright = np.full((61, 83), 1023, np.uint16)
+    meter.add((bright,), (np.zeros_like(bright),))
+    assert meter.squared_errors == [61 * 83 * 1023.0**2]
