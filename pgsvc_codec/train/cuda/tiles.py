@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.main.state import POSITION_BITS, SHAPE_BITS, lengths_of
+from pgsvc_codec.coding.main.state import POSITION_BITS, SHAPE_BITS
+from pgsvc_codec.jit import kernel
 from pgsvc_codec.splats import IntArray
 
 TILE_BITS = (9, 8, 7, 6, 5, 4)  # log2 of tiles' sides in pixels, largest first
@@ -25,6 +26,13 @@ _ORDERED = 8  # bits of tiles of large splats, which go by size: what a larger o
 _SLACK, _LOOSE_SLACK = 1.5, 3.0
 _HAIR = np.array([1, -1, 1, -1]) / 64  # pixels that bounds keep clear, whatever is rounded
 _LEAST_CUTOFF = 2 * math.log(4080.0)  # of a colour of 1, which few splats exceed
+
+# A place is one number: size, colour, row, column, and what is left of the largest extent.
+_EXTENT_BITS, _PLACE_BITS = 16, 20
+_MOST_PLACE = (1 << _PLACE_BITS) - 1
+_COLOR_SHIFT = 2 * _PLACE_BITS
+_SIZE_SHIFT = _COLOR_SHIFT + 2
+_MOST_EXTENT = 1 << _EXTENT_BITS - 1  # more than the sum of two log lengths
 
 
 class Group(NamedTuple):
@@ -52,47 +60,74 @@ def cut(states: Sequence[tuple[IntArray, IntArray]], loose: NDArray[np.bool_]) -
             first says in which tile a splat belongs; one that leaves the bounds of that tile in any is larger.
         loose: [N] not settled on their lattice yet.
     """
-    positions, shapes = states[0]
-    slacks = np.full(len(loose), _SLACK), np.where(loose, _LOOSE_SLACK, _SLACK)
-    near, far = ([_ends(*state, slack) for state in states] for slack in slacks)
-    size = np.full(len(positions), -1)
-    for index, bits in enumerate(TILE_BITS):
-        side = float(1 << bits)
-        corners = (np.maximum(positions, 0) >> bits + POSITION_BITS) * side
-        ends = far if bits < _ORDERED else near
-        fits = [(first >= corners - side / 2) & (last < corners + 1.5 * side) for first, last in ends]
-        size[np.all(fits, axis=(0, 2))] = index
-    large = np.flatnonzero(size < 0)
-    large = large[np.argsort(-(shapes[:, 0] + shapes[:, 2])[large], kind="stable")]
-    small = np.flatnonzero(size >= 0)
-    places = np.maximum(positions[small], 0) >> (np.array(TILE_BITS)[size[small]] + POSITION_BITS)[:, None]
-    keys = np.stack([places[:, 0], places[:, 1], places[:, 0] % 2 + 2 * (places[:, 1] % 2), size[small]])
-    by_size = np.where(size[small] <= TILE_BITS.index(_ORDERED), -(shapes[:, 0] + shapes[:, 2])[small], 0)
-    order = np.lexsort([by_size, *keys])
-    keys = keys[:, order]
-    begins = np.flatnonzero((np.diff(keys, prepend=-1) != 0).any(axis=0))
-    tiles = keys[:, begins]
-    sides = np.exp2(np.array(TILE_BITS))[tiles[3]]
+    positions, shapes = (np.stack(parts) for parts in zip(*states, strict=True))
+    lengths = np.exp2(shapes[:, :, ::2] / float(1 << SHAPE_BITS))
+    places = np.empty(len(loose), np.int64)
+    _find_places(positions, shapes, lengths, loose, places)
+    order = np.argsort(places, kind="stable")
+    ordered = places[order] >> _EXTENT_BITS
+    small = int(np.searchsorted(ordered, len(TILE_BITS) << _SIZE_SHIFT))
+    begins = np.flatnonzero(np.diff(ordered[:small], prepend=-1))
+    tiles = ordered[begins]
+    bits = np.array(TILE_BITS)[tiles >> _SIZE_SHIFT]
+    x, y = tiles & _MOST_PLACE, tiles >> _PLACE_BITS & _MOST_PLACE
     bounds = np.empty((len(begins) + 1, 4), np.float32)
-    bounds[:-1] = (tiles[[0, 0, 1, 1]] + np.array([[-0.5], [1.5], [-0.5], [1.5]])).T * sides[:, None] + _HAIR
+    corners = np.stack([x, x, y, y], axis=1) + np.array([-0.5, 1.5, -0.5, 1.5])
+    bounds[:-1] = corners * np.exp2(bits)[:, None] + _HAIR
     bounds[-1] = [-np.inf, np.inf, -np.inf, np.inf]
-    firsts = np.flatnonzero((np.diff(tiles[2:], prepend=-1) != 0).any(axis=0))
+    firsts = np.flatnonzero(np.diff(tiles >> _COLOR_SHIFT, prepend=-1))
     counts = np.diff(firsts, append=len(begins))
-    bits = np.array(TILE_BITS)[tiles[3, firsts]]
     return Tiles(
-        np.concatenate([small[order], large]).astype(np.int32),
-        np.append(begins, len(small)).astype(np.int32),
+        order.astype(np.int32),
+        np.append(begins, small).astype(np.int32),
         bounds,
-        [Group(*numbers) for numbers in zip(firsts.tolist(), counts.tolist(), bits.tolist(), strict=True)],
+        [Group(*numbers) for numbers in zip(firsts.tolist(), counts.tolist(), bits[firsts].tolist(), strict=True)],
     )
 
 
-def _ends(
-    positions: IntArray, shapes: IntArray, slack: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[N, 2] least and largest x and y that splats may reach."""
-    centers = positions / float(1 << POSITION_BITS) - 0.5
-    l1, l3 = lengths_of(shapes)
-    shear = shapes[:, 1] / float(1 << SHAPE_BITS)
-    reach = np.stack([l1, l3 * np.sqrt(1 + shear**2)], axis=1) * (math.sqrt(_LEAST_CUTOFF) * slack)[:, None]
-    return centers - reach, centers + reach
+@kernel(nogil=True, error_model="numpy")
+def _find_places(
+    positions: IntArray,
+    shapes: IntArray,
+    lengths: NDArray[np.float64],
+    loose: NDArray[np.bool_],
+    places: NDArray[np.int64],
+) -> None:
+    """Into `places` [N]: numbers that rise with size, colour, row and column of tiles, and with when splats go.
+
+    Args:
+        positions: [S, N, 2] of S states that splats may have.
+        shapes: [S, N, 3] likewise.
+        lengths: [S, N, 2] likewise, l1 and l3 in pixels.
+        loose: see `cut`.
+        places: a new one.
+    """
+    cutoff = math.sqrt(_LEAST_CUTOFF)
+    for n in range(len(loose)):
+        size = len(TILE_BITS) - 1
+        while size >= 0:
+            bits = TILE_BITS[size]
+            side = float(1 << bits)
+            slack = _LOOSE_SLACK if loose[n] and bits < _ORDERED else _SLACK
+            inside = True
+            for state in range(len(positions)):
+                shear = shapes[state, n, 1] / float(1 << SHAPE_BITS)
+                for axis in range(2):
+                    reach = lengths[state, n, axis] * cutoff * slack
+                    if axis:
+                        reach *= math.sqrt(1 + shear**2)
+                    center = positions[state, n, axis] / float(1 << POSITION_BITS) - 0.5
+                    corner = (max(positions[0, n, axis], 0) >> bits + POSITION_BITS) * side
+                    inside &= center - reach >= corner - side / 2 and center + reach < corner + 1.5 * side
+            if inside:
+                break
+            size -= 1
+        extent = _MOST_EXTENT - shapes[0, n, 0] - shapes[0, n, 2]
+        if size < 0:
+            places[n] = len(TILE_BITS) << _SIZE_SHIFT + _EXTENT_BITS | extent
+            continue
+        x = np.int64(max(positions[0, n, 0], 0) >> TILE_BITS[size] + POSITION_BITS)
+        y = np.int64(max(positions[0, n, 1], 0) >> TILE_BITS[size] + POSITION_BITS)
+        color = x % 2 + 2 * (y % 2)
+        tile = size << _SIZE_SHIFT | color << _COLOR_SHIFT | y << _PLACE_BITS | x
+        places[n] = tile << _EXTENT_BITS | (extent if TILE_BITS[size] >= _ORDERED else 0)
