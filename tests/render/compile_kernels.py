@@ -23,9 +23,11 @@ from triton.runtime.jit import JITFunction
 
 from pgsvc_codec.picture import PlaneGrid
 from pgsvc_codec.render import cpu
+from pgsvc_codec.render.cuda import kernels
 from pgsvc_codec.render.cuda.canvases import Canvas, Canvases
 from pgsvc_codec.render.cuda.raster import Raster
 from pgsvc_codec.render.cuda.table import SplatTable
+from pgsvc_codec.splats import Splats
 
 TYPES = {
     torch.float32: "*fp32", torch.float64: "*fp64", torch.int16: "*i16", torch.int32: "*i32", torch.int64: "*i64",
@@ -50,9 +52,14 @@ def resources(cubin: bytes) -> dict[str, int]:
 
 def compile_launch(kernel: JITFunction, *args: object, grid: object, warmup: bool, **kwargs: object) -> None:
     """In place of a launch: the same kernel for the same types, compiled."""
-    num_warps = kwargs.pop("num_warps", 4)
+    options = {name: kwargs.pop(name) for name in ("num_warps", "enable_fp_fusion") if name in kwargs}
     values = dict(zip(kernel.arg_names, args, strict=False)) | kwargs
-    constants = {p.name: values[p.name] for p in kernel.params if p.is_constexpr}
+    is_one = {name for name, value in values.items() if type(value) is int and value == 1}  # which become constants
+    constants = {
+        p.name: values[p.name]
+        for p in kernel.params
+        if p.is_constexpr or (p.name in is_one and not p.do_not_specialize)
+    }
     signature = {
         name: "constexpr"
         if name in constants
@@ -70,9 +77,9 @@ def compile_launch(kernel: JITFunction, *args: object, grid: object, warmup: boo
     seen.add(name)
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     architecture = int(sys.argv[1])
-    options = {"num_warps": num_warps, "enable_fp_fusion": True}
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
-    print(json.dumps({"name": name, **resources(compiled.asm["cubin"])}), flush=True)
+    fused = len(re.findall(r"\bfma\.rn\.f32\b", compiled.asm["ptx"]))
+    print(json.dumps({"name": name, "FMA": fused, **resources(compiled.asm["cubin"])}), flush=True)
 
 
 def new(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -93,10 +100,15 @@ def paint_and_fit(channels: int) -> None:
     raster.fit(table, new(canvases.total), new(1, 2, channels), squared_error, new(rows, 8))
     with suppress(RuntimeError):  # which says that there are no numbers to return
         raster.count(table)
+    listed = new(100, dtype=torch.int32)
+    kernels.cull[1,](
+        canvases.shapes, new(rows, kernels.TABLE_COLUMNS.value), listed, listed, listed, listed, len(listed), 4,
+        tile_width=16, tile_height=16, block=256, enable_fp_fusion=False,
+    )  # fmt: skip
 
 
 def train() -> None:
-    """What fits, motion and births launch, and the refinement of one splat by many programs."""
+    """What fits, motion, births and refinement launch."""
     from pgsvc_codec.train import births as births_of_host
     from pgsvc_codec.train.cuda import (
         births,
@@ -110,6 +122,7 @@ def train() -> None:
         tiles,
     )
     from pgsvc_codec.train.main.residuals import Grids, Lattice
+    from pgsvc_codec.train.motion import Motion
     from pgsvc_codec.train.objective import LevelTarget, Objective
 
     for module in (births, buffers, changes):
@@ -124,18 +137,28 @@ def train() -> None:
     plane, starts = new(*SIZE[::-1]), new(2, 2, 2, dtype=torch.int32)
     for block, reach in ((motion.COARSE_BLOCK, motion.RANGE), (motion.BLOCK, motion.FINE_RANGE)):
         motion._searched(plane, plane, block, starts, 32, reach, 0.5)
-    with suppress(RuntimeError):
+    no_numbers = suppress(RuntimeError, NotImplementedError)  # which say that tensors have none to read back
+    with no_numbers:
         births._candidates([plane] * 3, births_of_host.octaves(*SIZE, 10), 100)
+    births._candidates = lambda *_: np.array([[1.0, 20.0, 20.0, 3.0]])
+    with no_numbers:
+        births.find_births([plane] * 3, 1.0, SIZE, 10, 1)
+    splats = Splats(np.zeros((1, 2), np.float32), np.ones((1, 3), np.float32), np.zeros((1, 3), np.float32))
+    with no_numbers:
+        motion.follow(splats, Motion(np.zeros((3, 4, 2), np.float32), 0.0, 0.0, planes[0], planes[0]), DEVICE)
 
     lattice = Lattice(4096, np.array(SIZE), True)
-    one_large = tiles.Tiles(np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros((1, 4), np.float32), [])
     field = residuals.CudaField(new(plane.numel()), Grids(np.zeros((1, 6), np.int32), np.zeros((1, 5)), 0, 1.0))
-    prices = new(100)
-    for kernels, proposed, chosen in (
+    positions = np.full((3, 2), 64 * 24, np.int32)  # of a splat in a small tile, one in a wide tile, one in none
+    shapes = np.array([[0, 0, 0], [1200, 0, 1200], [2500, 0, 2500]], np.int32)
+    field.show(positions, shapes, np.zeros((3, 3)), lattice)
+    cut = tiles.cut([(positions, shapes)], np.zeros(3, np.bool_))
+    table, prices = new(3, 20, dtype=torch.int32), new(100)
+    for settling, proposed, chosen in (
         (refine_whole, (prices, 2, 64, 48, 4096, 1), (prices, 4096, 1)),
         (refine_slots, (prices, prices, 4096, 1, 1), (prices, prices, 4096, 1)),
     ):
-        field._settle_all(one_large, new(1, 20, dtype=torch.int32), 1.0, kernels, proposed, chosen, lattice)
+        field._settle_all(cut, table, 1.0, settling, proposed, chosen, lattice)
 
 
 def main() -> None:

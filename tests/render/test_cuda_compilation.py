@@ -13,9 +13,11 @@ import pytest
 triton = pytest.importorskip("triton")
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-PAINTING = {"project", "emit", "arrange", "paint", "fit", "sum_squares", "sum_moments", "count_samples"}
-FITTING = {"values", "step", "field_slopes", "field_step", "losses", "_search", "_binomial", "_energies", "_peaks"}
-REFINING = {"take_large", "propose_large", "pull_large", "choose_large", "paint_large"}
+BINNING = {"project", "emit", "cull"}
+PAINTING = {"arrange", "paint", "fit", "sum_squares", "sum_moments", "count_samples"}
+FITTING = {"values", "step", "field_slopes", "field_step", "losses"}
+SEARCHING = {"_search", "_follow", "_binomial", "_energies", "_peaks", "_colors"}
+REFINING = {"take_large", "propose_large", "pull_large", "choose_large", "paint_large", "paint_tiles", "settle"}
 
 
 def compiled(*arguments: str) -> list[dict[str, object]]:
@@ -38,10 +40,12 @@ def names_of(rows: list[dict[str, object]]) -> set[str]:
 @pytest.mark.parametrize(("architecture", "channels"), [("90", ["1", "2", "3"]), ("80", ["3"])])
 def test_triton_kernels_spill_no_registers(architecture, channels):
     rows = compiled(architecture, *channels)
-    assert names_of(rows) == PAINTING
+    assert names_of(rows) == BINNING | PAINTING
     assert [row for row in rows if row["REG"] > 128] == []
+    # what one counts another lists: in each the same numbers are rounded
+    assert [row for row in rows if row["FMA"] and str(row["name"]).split()[0] in BINNING] == []
 
 
 @pytest.mark.skipif(not (TOOLS / "ptxas").exists(), reason="this Triton has no ptxas")
 def test_triton_kernels_of_fits_spill_no_registers():
-    assert names_of(compiled("90", "train")) >= FITTING | REFINING
+    assert names_of(compiled("90", "train")) >= FITTING | SEARCHING | REFINING

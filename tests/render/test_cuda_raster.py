@@ -170,12 +170,16 @@ def test_triton_no_splats_leave_the_background(cuda_device, ends):
 @pytest.mark.parametrize("cholesky", [(1e33, 0, 1e33), (1e33, 1e14, 1e11), (1e38, 1 / 64, 1 / 64), (1e30, 1e30, 1)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.7])
 def test_triton_splats_beyond_all_bounds_do_no_harm(cuda_device, cholesky, smoothing):
-    splats = splats_of(((0.1, 0.2), cholesky, (0.5, -0.25, 0.125)), ((np.nan, 0), (1, 0, 1), (1, 1, 1)))
+    splats = splats_of(
+        ((0.1, 0.2), cholesky, (0.5, -0.25, 0.125)),
+        ((np.nan, 0), (1, 0, 1), (1, 1, 1)),
+        ((0, 0), (1, 0, 1), (1, np.nan, 1)),
+    )
     grid = PlaneGrid(20, 10, 0.0, 0.0, 1.0, 1.0, smoothing, smoothing)
     rasterizer = CudaRasterizer(cuda_device)
-    assert np.isfinite(rasterizer.render(splats, 20, 10, grid, FULL, np.zeros(3), [2])).all()
+    assert np.isfinite(rasterizer.render(splats, 20, 10, grid, FULL, np.zeros(3), [3])).all()
     if not smoothing:
-        step = rasterizer.fit_step(splats, 20, 10, grid, FULL, np.ones((3, 10, 20), np.float32), [2], [1], [1, 1, 1])
+        step = rasterizer.fit_step(splats, 20, 10, grid, FULL, np.ones((3, 10, 20), np.float32), [3], [1], [1, 1, 1])
         assert np.isfinite(step.moments).all()
 
 

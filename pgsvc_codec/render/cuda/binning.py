@@ -62,9 +62,10 @@ class Projection:
         self._block = _BLOCK if device.type != "cpu" else _INTERPRETED_BLOCK
         self._grid = (triton.cdiv(rows, self._block),)
         tile = canvases.tile
+        # Tiles are counted by one kernel and listed by another: neither may fuse what the other rounds.
         self._walk = {
             "tile_width": tile.width, "tile_height": tile.height, "block": self._block, "stretch": _STRETCH,
-            "exact": exact,
+            "exact": exact, "enable_fp_fusion": False,
         }  # fmt: skip
         self._smooths = any(grid.smoothing_x or grid.smoothing_y for _, _, grid in canvases.canvases)
         self.table = torch.zeros(rows, kernels.TABLE_COLUMNS.value, device=device)

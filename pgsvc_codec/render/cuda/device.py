@@ -6,11 +6,15 @@ Tensors in host memory take the plain way: work is done when it is asked for, an
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import RLock
 
 import torch
+
+# What multiplies and adds is fused, but where a launch asks otherwise: some Tritons warn that others do not.
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 # A kernel's first launch compiles and loads it, and Triton lets other threads launch it before that is done; its
 # interpreter keeps where it is in a launch for the whole process.

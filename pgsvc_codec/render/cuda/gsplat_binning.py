@@ -82,6 +82,7 @@ class GsplatBinning:
             kernels.cull[triton.cdiv(len(cell), _CULL_BLOCK),](
                 canvases.shapes, projection.table, row, canvas, cell, touched, len(cell), self._most_across,
                 tile_width=canvases.tile.width, tile_height=canvases.tile.height, block=_CULL_BLOCK,
+                enable_fp_fusion=False,
             )  # fmt: skip
         kept = touched.bool()
         canvas, cell, row = canvas[kept], cell[kept], row[kept]

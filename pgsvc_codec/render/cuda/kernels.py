@@ -177,8 +177,10 @@ def project(
     mean_y = _clamped((tl.load(means + 2 * n + 1) - tl.load(step + 1)) * scale_y, _FARTHEST)
     largest = tl.full([block], 0.0, tl.float32)
     for channel in tl.static_range(all_channels):
-        largest = tl.maximum(largest, tl.abs(tl.load(colors + all_channels * n + channel)))
-    least = -tl.log2(tl.maximum(largest * gain, 1e-30) * _CUTOFF_AMPLITUDE)
+        size = tl.abs(tl.load(colors + all_channels * n + channel))
+        largest = tl.maximum(largest, size, propagate_nan=tl.PropagateNan.ALL)
+    largest = tl.maximum(largest * gain, 1e-30, propagate_nan=tl.PropagateNan.ALL)
+    least = -tl.log2(largest * _CUTOFF_AMPLITUDE)
     square = -least * _TWICE_LN_2
     row = table + n * TABLE_COLUMNS
     tl.store(row + MEAN_X, mean_x, mask=valid)
