@@ -64,15 +64,9 @@ def change_of(
     if reborn is None:
         removed = np.zeros_like(dead)
     stays = ~dead & ~removed
-    kept = predicted[stays]
-    symbols = changes(kept, targets[:number][stays], step)
-    flags = np.zeros(number, np.int32)
-    for bit, part in zip((kernels.POSITION, kernels.SHAPE, kernels.COLOR), symbols, strict=True):
-        flags[stays] |= bit * part.any(axis=1).astype(np.int32)
+    deltas, flags = changes(predicted, targets[:number], step, ~stays)
     flags[removed] = kernels.REMOVED
     flags[whole[:number]] |= kernels.REVIVED
-    deltas = np.zeros((number, 5 + predicted.channels), np.int32)
-    deltas[stays] = np.concatenate(symbols, axis=1)
 
     rows = np.flatnonzero(whole)
     new, sorted_rows = cell_symbols(targets[rows], step, grid)

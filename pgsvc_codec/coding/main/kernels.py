@@ -509,6 +509,13 @@ def _class_of(energy: Any, square: Any) -> Any:
 
 
 @_kernel
+def _place_shift(log_length: Any, level: Any) -> Any:
+    """log2 of the step of a splat's x or y (`state.position_shifts`)."""
+    shift: Any = min(max((np.int64(log_length) + 128 >> 8) + 6 - level, 0), 9)
+    return shift
+
+
+@_kernel
 def _log_length(coder: Any, axis: Any, first: Any, second: Any, third: Any, level: Any, value: Any) -> Any:
     """The octave and at most two fraction bits of a log length of a splat of class `level`."""
     octave: Any = value >> level
@@ -709,8 +716,7 @@ def code_whole(
         # Lengths lie in the middle of the cells of their lattice (`state.state_of`); steps of positions follow.
         middle = np.int64(1) << (8 - level) >> 1
         length_1, length_3 = length_1 + middle - 512, length_3 + middle - 512
-        shift_x: Any = min(max((length_1 + 128 >> 8) + 6 - level, 0), 9)
-        shift_y: Any = min(max((length_3 + 128 >> 8) + 6 - level, 0), 9)
+        shift_x, shift_y = _place_shift(length_1, level), _place_shift(length_3, level)
         place = np.int64(positions[n, 0]) << (9 - shift_y) | np.int64(positions[n, 1])
         place = _bits(coder, 18 - shift_x - shift_y, place)
         if not coder[_WRITING] and not fault:
@@ -978,6 +984,11 @@ def code_slots(
 
 
 @_kernel
+def _shape_limits(part: Any) -> Any:
+    return (-MAX_SHEAR, MAX_SHEAR) if part == 1 else (MIN_LOG_LENGTH, MAX_LOG_LENGTH)
+
+
+@_kernel
 def change_slots(positions: Any, shapes: Any, amplitudes: Any, flags: Any, deltas: Any, step: Any) -> None:
     """Make slots of their prediction: what `code_slots` said of those that are removed or change (`predict.changed`).
 
@@ -998,13 +1009,71 @@ def change_slots(positions: Any, shapes: Any, amplitudes: Any, flags: Any, delta
             energy += np.int64(amplitudes[n, channel]) * np.int64(amplitudes[n, channel])
         level = _class_of(energy, np.int64(step) * np.int64(step))
         for axis in range(2):
-            shift = min(max((np.int64(shapes[n, 2 * axis]) + 128 >> 8) + 6 - level, 0), 9)
+            shift = _place_shift(shapes[n, 2 * axis], level)
             place = np.int64(positions[n, axis]) + (np.int64(deltas[n, axis]) << shift)
             positions[n, axis] = min(max(place, MIN_POSITION), MAX_POSITION)
         for part in range(3):
-            least, most = (-MAX_SHEAR, MAX_SHEAR) if part == 1 else (MIN_LOG_LENGTH, MAX_LOG_LENGTH)
+            least, most = _shape_limits(part)
             form = np.int64(shapes[n, part]) + (np.int64(deltas[n, 2 + part]) << (8 - level))
             shapes[n, part] = min(max(form, least), most)
         for channel in range(channels):
             amplitude = np.int64(amplitudes[n, channel]) + np.int64(deltas[n, 5 + channel]) * np.int64(step)
             amplitudes[n, channel] = min(max(amplitude, -MAX_AMPLITUDE), MAX_AMPLITUDE)
+
+
+@_kernel
+def find_changes(predicted: Any, state: Any, still: Any, step: Any, deltas: Any, flags: Any) -> Any:
+    """What `change_slots` makes slots of their prediction with, in least magnitudes.
+
+    Args:
+        predicted: positions int32 [N, 2], shapes int32 [N, 3] and amplitudes int32 [N, C].
+        state: likewise, what comes of them.
+        still: bool [N] slots that are taken to be as predicted, whatever they are.
+        step: D.
+        deltas: int32 [N, 5 + C], filled.
+        flags: int32 [N], filled.
+
+    Returns:
+        How many slots that do not lie a whole number of steps from their prediction.
+    """
+    channels = predicted[2].shape[1]
+    faults = np.int64(0)
+    for n in range(len(still)):
+        deltas[n] = 0
+        flags[n] = 0
+        if still[n]:
+            continue
+        energy = np.int64(0)
+        for channel in range(channels):
+            energy += np.int64(predicted[2][n, channel]) * np.int64(predicted[2][n, channel])
+        level = _class_of(energy, np.int64(step) * np.int64(step))
+        met = True
+        for axis in range(2):
+            shift = _place_shift(predicted[1][n, 2 * axis], level)
+            before, after = np.int64(predicted[0][n, axis]), np.int64(state[0][n, axis])
+            delta = _steps_to(after - before, np.int64(1) << shift)
+            deltas[n, axis] = delta
+            flags[n] |= POSITION if delta else 0
+            met &= after == min(max(before + (delta << shift), MIN_POSITION), MAX_POSITION)
+        for part in range(3):
+            least, most = _shape_limits(part)
+            before, after = np.int64(predicted[1][n, part]), np.int64(state[1][n, part])
+            delta = _steps_to(after - before, np.int64(1) << (8 - level))
+            deltas[n, 2 + part] = delta
+            flags[n] |= SHAPE if delta else 0
+            met &= after == min(max(before + (delta << (8 - level)), least), most)
+        for channel in range(channels):
+            before, after = np.int64(predicted[2][n, channel]), np.int64(state[2][n, channel])
+            delta = _steps_to(after - before, np.int64(step))
+            deltas[n, 5 + channel] = delta
+            flags[n] |= COLOR if delta else 0
+            met &= after == min(max(before + delta * np.int64(step), -MAX_AMPLITUDE), MAX_AMPLITUDE)
+        faults += not met
+    return faults
+
+
+@_kernel
+def _steps_to(difference: Any, size: Any) -> Any:
+    """Steps of a size, rounded away from 0: a limit may have cut the last one short."""
+    steps = (abs(difference) + size - 1) // size
+    return steps if difference >= 0 else -steps

@@ -89,11 +89,22 @@ def births_of(predicted: Slots, reborn: NDArray[np.bool_], number: int, display:
 
 
 class InterSymbols(NamedTuple):
-    """How slots differ from their prediction, in steps; a group whose numbers are all 0 is not coded."""
+    """How slots differ from their prediction."""
 
-    positions: IntArray  # [N, 2]
-    shapes: IntArray  # [N, 3]
-    amplitudes: IntArray  # [N, C]
+    deltas: IntArray  # [N, 5 + C] of position, shape and amplitude, in steps
+    flags: IntArray  # [N] groups of which some are not 0: bits `kernels.POSITION`, `SHAPE` and `COLOR`
+
+
+def flagged(deltas: IntArray) -> InterSymbols:
+    """Changes [N, 5 + C] with the flags of their groups."""
+    flags = np.zeros(len(deltas), np.int32)
+    for flag, group in (
+        (kernels.POSITION, deltas[:, :2]),
+        (kernels.SHAPE, deltas[:, 2:5]),
+        (kernels.COLOR, deltas[:, 5:]),
+    ):
+        flags |= np.where(group.any(axis=1), np.int32(flag), np.int32(0))
+    return InterSymbols(deltas, flags)
 
 
 def field_shape(width: int, height: int, spacing: int) -> tuple[int, int]:
@@ -167,28 +178,30 @@ def inter_shifts(predicted: SplatState, step: int) -> tuple[IntArray, IntArray]:
     return position_shifts(predicted.shapes, classes), shape_shifts(classes)
 
 
-def changed(predicted: SplatState, symbols: InterSymbols, step: int) -> SplatState:
-    """The slots after their changes, within the limits of the state."""
+def changed(predicted: SplatState, deltas: IntArray, step: int) -> SplatState:
+    """The slots after changes [N, 5 + C] of position, shape and amplitude in steps, within the limits of the state."""
     state = SplatState(*(part.copy() for part in parts_of(predicted)))
     flags = np.full(len(state), kernels.POSITION | kernels.SHAPE | kernels.COLOR, np.int32)
-    kernels.change_slots(*parts_of(state), flags, np.concatenate(symbols, axis=1), step)
+    kernels.change_slots(*parts_of(state), flags, deltas, step)
     return state
 
 
-def changes(predicted: SplatState, state: SplatState, step: int) -> InterSymbols:
+def changes(
+    predicted: SplatState, state: SplatState, step: int, still: NDArray[np.bool_] | None = None
+) -> InterSymbols:
     """The symbols that make a state of its prediction, those of least magnitude.
+
+    Args:
+        predicted: [N] slots.
+        state: [N] likewise.
+        step: D of this frame and layer.
+        still: [N] slots that are taken to be as predicted, whatever they are.  None: none.
 
     Raises:
         ValueError: there are none: a slot does not lie a whole number of steps from its prediction.
     """
-    place_shifts, form_shifts = inter_shifts(predicted, step)
-    steps = (np.int64(1) << place_shifts, np.int64(1) << form_shifts[:, None], np.int64(step))
-    # Towards 0 where a limit cut the last step short, hence the rounding up of magnitudes.
-    counts = [
-        np.sign(after - before) * -(-np.abs(after.astype(np.int64) - before) // size)
-        for before, after, size in zip(parts_of(predicted), parts_of(state), steps, strict=True)
-    ]
-    symbols = InterSymbols(*(count.astype(np.int32) for count in counts))
-    if not changed(predicted, symbols, step).equals(state):
+    symbols = InterSymbols(np.empty((len(state), 5 + state.channels), np.int32), np.empty(len(state), np.int32))
+    still = np.zeros(len(state), np.bool_) if still is None else still
+    if kernels.find_changes(parts_of(predicted), parts_of(state), still, step, *symbols):
         raise ValueError(f"slots: not all lie a whole number of steps from their prediction, step {step}")
     return symbols

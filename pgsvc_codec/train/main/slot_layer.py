@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.cost import IntraCosts, intra_costs
-from pgsvc_codec.coding.main.predict import InterSymbols, changes, inter_shifts
+from pgsvc_codec.coding.main.predict import InterSymbols, changes, flagged, inter_shifts
 from pgsvc_codec.coding.main.state import AMPLITUDE_BITS, POSITION_BITS, parts_of, splats_of
 from pgsvc_codec.splats import IntArray, Splats, SplatState
 from pgsvc_codec.train.main.refine_slots import REMOVED_MODE
 from pgsvc_codec.train.main.residuals import Change, Finish, Lattice, Residuals, State
 from pgsvc_codec.train.main.rounding import round_whole
-from pgsvc_codec.train.main.slot_costs import modes_of, slot_bits, slot_costs
+from pgsvc_codec.train.main.slot_costs import slot_bits, slot_costs
 from pgsvc_codec.train.main.whole_layer import WholeLayer, finely, widened
 
 _REVIVAL_BITS = 3.0  # of the flags that say a slot holds a new splat
@@ -67,9 +67,9 @@ class SlotLayer:
         self._amplitudes = widened(self._predicted.amplitudes)
         self._loose = True
         self._pending: _Pending | None = None
-        rounded = self._rounded()
-        self._modes = modes_of(rounded)
-        self._costs = slot_costs(rounded, self._modes, self._predicted.positions, guessed=True)
+        self._symbols = self._rounded()
+        self._modes = self._symbols.flags
+        self._costs = slot_costs(self._symbols, self._modes, self._predicted.positions, guessed=True)
         born = np.flatnonzero(reborn)
         prices = _prices_of_new(splats, len(born), step, size, opponent=opponent) if len(born) else None
         self._new = WholeLayer(splats[born], step, size, opponent=opponent, prices=prices, rows=born)
@@ -79,11 +79,12 @@ class SlotLayer:
         place_shifts, form_shifts = inter_shifts(self._predicted, self._step)
         amplitudes = np.rint(self._painted * (1 << AMPLITUDE_BITS)).astype(np.int64)
         channels = self._predicted.channels
-        return InterSymbols(
-            _steps(self._positions - self._predicted.positions, np.exp2(place_shifts)),
-            _steps(self._shapes - self._predicted.shapes, np.exp2(form_shifts)[:, None]),
-            _steps(amplitudes[:, :channels] - self._predicted.amplitudes, float(self._step)),
+        parts = (
+            (self._positions - self._predicted.positions) / np.exp2(place_shifts),
+            (self._shapes - self._predicted.shapes) / np.exp2(form_shifts)[:, None],
+            (amplitudes[:, :channels] - self._predicted.amplitudes) / float(self._step),
         )
+        return flagged(np.rint(np.concatenate(parts, axis=1)).astype(np.int32))
 
     def splats(self) -> Splats:
         """What the layer shows."""
@@ -93,26 +94,16 @@ class SlotLayer:
         shown = SplatState(self._positions, self._shapes, amplitudes)
         return Splats.concatenate([splats_of(shown, *self._size, opponent=self._opponent), self._new.splats()])
 
-    def _symbols(self) -> InterSymbols:
-        """Of the slots as they are; those removed change nothing."""
-        kept = self._modes != REMOVED_MODE
-        amplitudes = self._amplitudes[:, : self._predicted.channels]
-        state = SplatState(
-            *(
-                np.where(kept[:, None], ours, theirs)
-                for ours, theirs in (
-                    (self._positions, self._predicted.positions),
-                    (self._shapes, self._predicted.shapes),
-                    (amplitudes, self._predicted.amplitudes),
-                )
-            )
-        )
-        return changes(self._predicted, state, self._step)
+    def _found(self, removed: NDArray[np.bool_]) -> InterSymbols:
+        """The symbols of the slots as they are; those removed change nothing."""
+        amplitudes = np.ascontiguousarray(self._amplitudes[:, : self._predicted.channels])
+        state = SplatState(self._positions, self._shapes, amplitudes)
+        return changes(self._predicted, state, self._step, removed)
 
     def bits(self) -> float:
         """Estimate."""
         self._finish()
-        bits = slot_bits(self._costs, self._symbols(), self._modes)
+        bits = slot_bits(self._costs, self._symbols, self._modes)
         return bits + self._new.bits() if len(self._new) else bits
 
     def settle(self, residuals: Residuals, layer: int, rate: float) -> None:
@@ -139,11 +130,10 @@ class SlotLayer:
         finish()
         self._positions, self._shapes, self._amplitudes = state
         self._painted = painted
-        self._modes = np.where(modes == REMOVED_MODE, modes, 0)
         self._loose = False
-        symbols = self._symbols()
-        self._modes = np.where(modes == REMOVED_MODE, modes, modes_of(symbols))
-        self._costs = slot_costs(symbols, self._modes, self._predicted.positions)
+        self._symbols = self._found(modes == REMOVED_MODE)
+        self._modes = np.where(modes == REMOVED_MODE, modes, self._symbols.flags)
+        self._costs = slot_costs(self._symbols, self._modes, self._predicted.positions)
 
     def state(self) -> tuple[SplatState, NDArray[np.bool_]]:
         """The slots, those of no amplitude being dead, and which of them hold new splats.
@@ -157,7 +147,7 @@ class SlotLayer:
         parts = [np.concatenate([part, np.zeros((extra, part.shape[1]), np.int32)]) for part in parts_of(self._all)]
         reborn = np.zeros(self._count, np.bool_)
         reborn[rows] = True
-        parts[2][: len(self._all)][np.setdiff1d(np.arange(len(self._all)), self._rows)] = 0
+        parts[2][:] = 0
         for part, ours, theirs in zip(
             parts,
             (self._positions, self._shapes, self._amplitudes[:, :channels]),
@@ -167,11 +157,6 @@ class SlotLayer:
             part[self._rows], part[rows] = ours, theirs
         kept = np.concatenate([np.ones(len(self._all), np.bool_), reborn[len(self._all) :]])
         return SplatState(*parts)[kept], reborn[kept]
-
-
-def _steps(differences: NDArray[np.signedinteger], sizes: NDArray[np.float64] | float) -> IntArray:
-    steps: IntArray = np.rint(differences / sizes).astype(np.int32)
-    return steps
 
 
 def _prices_of_new(splats: Splats, count: int, step: int, size: tuple[int, int], *, opponent: bool) -> IntraCosts:

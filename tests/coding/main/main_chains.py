@@ -6,7 +6,7 @@ import numpy as np
 
 from pgsvc_codec.coding.main.gop import FrameStep
 from pgsvc_codec.coding.main.layer import LayerEncoder
-from pgsvc_codec.coding.main.predict import InterSymbols, MotionField, changed
+from pgsvc_codec.coding.main.predict import MotionField, changed
 from pgsvc_codec.coding.main.state import STEPS, IntraSymbols, classes_of, position_shifts, state_of
 from pgsvc_codec.splats import SplatState
 
@@ -33,9 +33,8 @@ def moved(rng: np.random.Generator, predicted: SplatState, share: float) -> Spla
         for part in (predicted.positions, predicted.shapes, predicted.amplitudes)
     ]
     alive = predicted.amplitudes.any(axis=1)
-    return changed(
-        predicted, InterSymbols(*((part * alive[:, None]).astype(np.int32) for part in symbols)), STEPS[INDEX]
-    )
+    deltas = np.concatenate([part * alive[:, None] for part in symbols], axis=1, dtype=np.int32)
+    return changed(predicted, deltas, STEPS[INDEX])
 
 
 def next_frame(

@@ -11,13 +11,13 @@ from pgsvc_codec.coding.main.predict import (
     MAX_POSITION,
     MIN_POSITION,
     SPACINGS,
-    InterSymbols,
     MotionField,
     Slots,
     carried,
     changed,
     changes,
     field_shape,
+    flagged,
     inter_shifts,
     predict_between,
     predict_inter,
@@ -104,12 +104,23 @@ def test_between_takes_means_and_the_nearer_of_what_was_reborn() -> None:
 def test_changes_are_what_changed_undoes(seed: int, step: int, size: int) -> None:
     rng = np.random.default_rng(seed)
     predicted = any_state(seed, 40)
-    symbols = InterSymbols(*(rng.integers(-size, size + 1, (40, width), np.int32) for width in (2, 3, 3)))
-    state = changed(predicted, symbols, step)
-    assert changed(predicted, changes(predicted, state, step), step).equals(state)
+    deltas = rng.integers(-size, size + 1, (40, 8), np.int32) * np.repeat(
+        rng.integers(0, 2, (40, 3)), [2, 3, 3], axis=1
+    )
+    state = changed(predicted, deltas.astype(np.int32), step)
+    found = changes(predicted, state, step)
+    assert changed(predicted, found.deltas, step).equals(state)
+    assert np.array_equal(found.flags, flagged(found.deltas).flags)
+    groups = [found.deltas[:, :2], found.deltas[:, 2:5], found.deltas[:, 5:]]
+    assert found.flags.tolist() == [sum(group[n].any() << bit for bit, group in enumerate(groups)) for n in range(40)]
     inside = np.abs(state.shapes[:, 1]) < MAX_SHEAR
-    assert np.array_equal(changes(predicted, state, step).shapes[inside, 1], symbols.shapes[inside, 1])
+    assert np.array_equal(found.deltas[inside, 3], deltas[inside, 3])
     assert (np.abs(state.amplitudes) <= MAX_AMPLITUDE).all()
+
+
+def test_slots_that_are_still_change_nothing_whatever_they_are() -> None:
+    predicted, state = any_state(0, 10), any_state(1, 10)
+    assert not changes(predicted, state, STEPS[50], np.ones(10, np.bool_)).deltas.any()
 
 
 def test_a_state_off_the_lattice_has_no_changes() -> None:

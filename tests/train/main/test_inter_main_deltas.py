@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scenes import objective_of, scene, some_splats
 
-from pgsvc_codec.coding.main.predict import InterSymbols, changed, inter_shifts
+from pgsvc_codec.coding.main.predict import changed, inter_shifts
 from pgsvc_codec.coding.main.state import parameters_of, splats_of
 from pgsvc_codec.render import reference
 from pgsvc_codec.splats import Splats, SplatState
@@ -147,8 +147,7 @@ def test_changes_of_whole_units_are_codable(layers):
     counts = np.zeros((5, 8), np.int32)
     counts[:, 2:] = [1, -2, 1, 3, 0, -1]
     deltas.changes[:5] = counts * deltas.units[:5]
-    place, shape, color = (counts[:, part] for part in deltas.groups)
-    expected = changed(layers[0], InterSymbols(place, shape, color), STEPS[0])
+    expected = changed(layers[0], counts, STEPS[0])
     shown = state_from(deltas.splats()[:5])
     np.testing.assert_allclose(shown.shapes, expected.shapes, atol=1)
     np.testing.assert_allclose(shown.amplitudes, expected.amplitudes, atol=2)
