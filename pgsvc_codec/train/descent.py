@@ -19,13 +19,14 @@ from pgsvc_codec.render.reference import StepResult
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.adam import Adam
 from pgsvc_codec.train.adan import Adan
+from pgsvc_codec.train.lsq import QuantizedModel
 from pgsvc_codec.train.model import SplatModel
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.train.place import device_of
 from pgsvc_codec.train.plain import PlainModel
 from pgsvc_codec.train.schedule import LevelWeights
 
-_STRETCH = 100  # iterations of a plain model at most that a device has at a time
+_STRETCH = 500  # iterations with Adan at most that a device has at a time
 
 
 class Model(Protocol):
@@ -134,7 +135,7 @@ class Descent:
         model, loss = self.model, 0.0
         if not len(model):
             return loss
-        if self._is_plain_there:
+        if self._captured_on is not None:
             return self.each(iterations)[-1] if iterations else loss
         device = device_of(self._objective.rasterizer)
         # what is observed is observed here, and other models have no kernels
@@ -159,25 +160,33 @@ class Descent:
 
     def each(self, iterations: int) -> list[float]:
         """As `run`; the loss that each of the iterations saw."""
-        if not self._is_plain_there:
+        device, optimizer = self._captured_on, self._optimizer
+        if device is None:
             return [self.run(1) for _ in range(iterations)]
-        from pgsvc_codec.train.cuda.plain import run
+        from pgsvc_codec.train.cuda import coded, plain
 
+        model = self.model
+        assert isinstance(model, PlainModel | QuantizedModel) and isinstance(optimizer, Adan)
         losses: list[float] = []
-        assert isinstance(self.model, PlainModel) and isinstance(self._optimizer, Adan)
         for begin in range(0, iterations, _STRETCH):
             numbers = range(self.done, self.done + min(_STRETCH, iterations - begin))
+            frame = self._objective, self._background
             weights = [self._level_weights(number) for number in numbers]
             scales = [self._step_scale(number) for number in numbers]
-            losses += run(self.model, self._optimizer, self._objective, self._background, weights, scales)
+            if isinstance(model, PlainModel):
+                losses += plain.run(plain.Going(model, optimizer, *frame, weights, scales), device)
+            else:
+                going = plain.Going(model.model, optimizer, *frame, weights, scales, model.parts)
+                losses += coded.run(going, device)
             self.done = numbers.stop
         return losses
 
     @property
-    def _is_plain_there(self) -> bool:
-        """Whether a plain model's iterations are a device's; what is observed is observed here."""
-        on_device = device_of(self._objective.rasterizer) is not None and isinstance(self._optimizer, Adan)
-        return on_device and isinstance(self.model, PlainModel) and self._observe is None and self._between is None
+    def _captured_on(self) -> torch.device | None:
+        """The device that has iterations with Adan; None: they are made here, as all that is observed."""
+        if not isinstance(self._optimizer, Adan) or self._observe is not None or self._between is not None:
+            return None
+        return device_of(self._objective.rasterizer)
 
     def _run_there(self, model: SplatModel, optimizer: Adam, iterations: int, device: torch.device) -> float:
         """As `run`, on a device, in runs that end where something happens between iterations."""

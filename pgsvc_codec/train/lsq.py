@@ -35,8 +35,9 @@ from pgsvc_codec.splats import FloatArray, Splats
 from pgsvc_codec.train.grid import LayerGrid
 from pgsvc_codec.train.plain import PlainModel, plain_gradients, raise_lengths
 
-_DECAY = 0.8  # of the moving averages that codebook entries are
-_LEAST_SCALE = 1e-3  # pixels
+DECAY = 0.8  # of the moving averages that codebook entries are
+LEAST_SCALE = 1e-3  # pixels
+UNSEEN = 1e-9  # share of all areas below which nothing has chosen an entry lately
 
 
 class CodedPart:
@@ -47,6 +48,13 @@ class CodedPart:
         rows: which rows of the model.
         inter: whether they are differences to the grid's reference.
         learn: whether scale, offset and codebooks are learned; else they stay, and positions as coarse as they are.
+
+    Attributes:
+        rows, learn: as given.
+        reference: what differences are to; None: whole splats.
+        scale, offset: [3] float32 of Eq. 10, pixels.
+        stages: [B, C] float64 codebooks of Eq. 11, before they are rounded for the stream.
+        averages: of each stage, [B] mean areas of what chose an entry, and [B, C] means of the areas times colours.
     """
 
     def __init__(self, grid: LayerGrid, rows: slice, *, inter: bool, learn: bool) -> None:
@@ -60,12 +68,36 @@ class CodedPart:
             bits = FLOAT16_FRACTION_BITS if reference is None else FLOAT12_FRACTION_BITS
             tables = replace(tables, position_fraction_bits=bits)
         self._tables = tables
-        self._reference = reference
+        self.reference = reference
         self.scale = torch.from_numpy(tables.cholesky.scale.copy())  # [3] γ
         self.offset = torch.from_numpy(tables.cholesky.offset.copy())  # [3] β
-        self._stages = [stage.astype(np.float64) for stage in tables.colors.stages]
-        self._averages: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []  # weights, weighted sums
+        self.stages = [stage.astype(np.float64) for stage in tables.colors.stages]
+        self.averages = [(np.zeros(len(stage)), np.zeros_like(stage)) for stage in self.stages]
         self._levels = self._position = torch.zeros(0)
+
+    @property
+    def levels(self) -> tuple[int, int]:
+        """(L_min, L_max)."""
+        return self._tables.cholesky.low, self._tables.cholesky.high
+
+    @property
+    def position_fraction_bits(self) -> int:
+        """Of the positions, or of their differences."""
+        return self._tables.position_fraction_bits
+
+    @property
+    def gradient_scale(self) -> float:
+        """Of scale and offset (LSQ)."""
+        return 1.0 / math.sqrt(max(self._count, 1) * self._tables.cholesky.high)
+
+    @property
+    def commitment(self) -> float:
+        """Gradient of a colour for each unit that it is off its entries: the loss is a mean over all numbers."""
+        return 2.0 / max(self._count * self._tables.colors.channels, 1)
+
+    @property
+    def _count(self) -> int:
+        return self.rows.stop - self.rows.start
 
     @property
     def tables(self) -> QuantTables:
@@ -78,14 +110,14 @@ class CodedPart:
 
     def store(self) -> None:
         """Give the grid the quantisers as they are now."""
-        if self._reference is None:
+        if self.reference is None:
             self._grid.whole = self.tables
         else:
             self._grid.differences = self.tables
 
     def decoded(self, means: torch.Tensor, cholesky: torch.Tensor, colors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What a decoder makes of these rows; remembers what `pull` needs."""
-        reference, bits = self._reference, self._tables.position_fraction_bits
+        reference, bits = self.reference, self._tables.position_fraction_bits
         lengths, color_values = cholesky, colors.numpy()
         if reference is None:
             shown_means = torch.from_numpy(position_values(position_keys(means.numpy(), bits), bits))
@@ -105,7 +137,7 @@ class CodedPart:
             shown_values = reference.colors + shown_values
         shown_colors = torch.from_numpy(shown_values)
         raise_lengths(shown_lengths)
-        self._commitment = colors - shown_colors
+        self._astray = colors - shown_colors
         return shown_means, shown_lengths, shown_colors
 
     def pull(self, lengths: torch.Tensor, colors: torch.Tensor, areas: NDArray[np.float64]) -> None:
@@ -119,34 +151,31 @@ class CodedPart:
         quantizer = self._tables.cholesky
         inside = (self._position >= quantizer.low) & (self._position <= quantizer.high)
         if self.learn:
-            gradient_scale = 1.0 / math.sqrt(max(len(lengths), 1) * quantizer.high)
             by_scale = torch.where(inside, self._levels - self._position, self._levels)
-            self.scale.grad = gradient_scale * (lengths * by_scale).sum(dim=0)
-            self.offset.grad = gradient_scale * (lengths * ~inside).sum(dim=0)
+            self.scale.grad = self.gradient_scale * (lengths * by_scale).sum(dim=0)
+            self.offset.grad = self.gradient_scale * (lengths * ~inside).sum(dim=0)
             self._follow(areas)
         lengths *= inside
-        colors += 2.0 / max(colors.numel(), 1) * self._commitment
+        colors += self.commitment * self._astray
 
     def settle(self) -> None:
         """Keep the scale positive."""
-        self.scale.clamp_(min=_LEAST_SCALE)
+        self.scale.clamp_(min=LEAST_SCALE)
 
     def _codebooks(self) -> Codebooks:
-        return Codebooks.on_grid(self._stages, FLOAT16_FRACTION_BITS) if self.learn else self._tables.colors
+        return Codebooks.on_grid(self.stages, FLOAT16_FRACTION_BITS) if self.learn else self._tables.colors
 
     def _follow(self, areas: NDArray[np.float64]) -> None:
         """Move every entry towards the mean of what chose it; entries that nothing chooses stay."""
         rest = self._color_values.astype(np.float64)
-        if not self._averages:
-            self._averages = [(np.zeros(len(stage)), np.zeros_like(stage)) for stage in self._stages]
-        for stage, (weights, sums), chosen in zip(self._stages, self._averages, self._entries.T, strict=True):
-            weights *= _DECAY
-            sums *= _DECAY
-            weights += (1 - _DECAY) * np.bincount(chosen, areas, len(stage))
+        for stage, (weights, sums), chosen in zip(self.stages, self.averages, self._entries.T, strict=True):
+            weights *= DECAY
+            sums *= DECAY
+            weights += (1 - DECAY) * np.bincount(chosen, areas, len(stage))
             for channel in range(stage.shape[1]):
-                sums[:, channel] += (1 - _DECAY) * np.bincount(chosen, areas * rest[:, channel], len(stage))
+                sums[:, channel] += (1 - DECAY) * np.bincount(chosen, areas * rest[:, channel], len(stage))
             rest = rest - stage[chosen]
-            seen = weights > 1e-9 * weights.sum()
+            seen = weights > UNSEEN * weights.sum()
             stage[seen] = sums[seen] / weights[seen, None]
 
 
@@ -182,16 +211,19 @@ class QuantizedModel:
     Args:
         model: float splats, weights folded into the colours; its tensors are shared.
         parts: rows and their quantisers, together all rows in order.
+
+    Attributes:
+        model, parts: as given.
     """
 
     def __init__(self, model: PlainModel, parts: Sequence[CodedPart]) -> None:
         self.ends = model.ends
         self.parts = list(parts)
-        self._model = model
+        self.model = model
         self._shown = model.cholesky
 
     def __len__(self) -> int:
-        return len(self._model)
+        return len(self.model)
 
     @property
     def learned(self) -> list[torch.Tensor]:
@@ -200,12 +232,12 @@ class QuantizedModel:
 
     def parameters(self) -> list[torch.Tensor]:
         """What an optimiser moves."""
-        model = self._model
+        model = self.model
         return [model.means, model.cholesky, model.colors, *self.learned]
 
     def splats(self) -> Splats:
         """The splats as a decoder would have them."""
-        model = self._model
+        model = self.model
         shown = [
             part.decoded(model.means[part.rows], model.cholesky[part.rows], model.colors[part.rows])
             for part in self.parts
@@ -215,7 +247,7 @@ class QuantizedModel:
 
     def set_gradients(self, moments: NDArray[np.float32]) -> None:
         """Gradients of `parameters` from the moments [N, C + 5] of `reference.StepResult`."""
-        model = self._model
+        model = self.model
         model.means.grad, model.cholesky.grad, model.colors.grad = plain_gradients(
             self._shown, torch.from_numpy(moments), model.size
         )
@@ -225,6 +257,6 @@ class QuantizedModel:
 
     def settle(self) -> None:
         """After an optimiser's step: back to where splats and quantisers may be."""
-        self._model.settle()
+        self.model.settle()
         for part in self.parts:
             part.settle()

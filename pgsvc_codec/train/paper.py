@@ -33,7 +33,7 @@ _MOST_PRUNING = 0.5  # of all iterations: where there are fewer than K_GSP, thos
 _HALVING = 20_000  # iterations after which the learning rate is halved
 _CONVERGED = 1e-7  # change of the loss, averaged over a cycle of levels, that counts as none
 _PATIENCE = 100  # iterations in a row
-_LOOK = 50  # iterations of a device from one look at their losses to the next, which it has to be waited for
+_LOOK = 200  # iterations of a device from one look at their losses to the next, which it has to be waited for
 _TUNING = 0.2  # of the iterations at most are under quantisation
 
 _TUNING_RATE = 0.3  # learning rate under quantisation, falling to zero, in units of what it was before
@@ -135,8 +135,7 @@ class _Fit:
         self.stack = stack
         self.background = background
         ends = [int(end) for end in np.cumsum([len(layer) for layer in layers])]
-        self._device = device_of(stack.objective.rasterizer)
-        self.model = PlainModel(Splats.concatenate(layers), ends, *stack.size, self._device)
+        self.model = PlainModel(Splats.concatenate(layers), ends, *stack.size)
         self.origins = np.arange(len(self.model))  # rows that the model started with
         self._optimizer = Adan(self.model.parameters())
         self._spent = 0  # iterations
@@ -162,7 +161,7 @@ class _Fit:
     def _ranked(cls, stack: Stack, background: NDArray[np.float32], iterations: int) -> _Fit:
         """One fit of all splats to the full level; those of most weight become the base, and so on."""
         single = cls.intra(stack.as_one_layer(), background, iterations)
-        ranks = np.argsort(-single.model.weights[:, 0].abs().cpu().numpy(), kind="stable")
+        ranks = np.argsort(-single.model.weights[:, 0].abs().numpy(), kind="stable")
         fit = cls(stack, background, split(single.model.splats()[ranks], stack.ends))
         fit._spent = single._spent
         return fit
@@ -175,7 +174,7 @@ class _Fit:
         cycle = max(len(self.stack.sizes) - 1, 1)
         losses: deque[float] = deque(maxlen=cycle + 1)
         still = 0
-        look = 1 if self._device is None else _LOOK
+        look = 1 if device_of(self.stack.objective.rasterizer) is None else _LOOK
         while descent.done < iterations and still < _PATIENCE:
             first = descent.done
             pruned = min(first // interval * interval + interval, last) if first < last else iterations
@@ -184,6 +183,8 @@ class _Fit:
                 # means over a cycle that slides by one differ by its ends
                 change = abs(losses[-1] - losses[0]) / cycle if len(losses) > cycle else math.inf
                 still = still + 1 if change < _CONVERGED and done > last else 0
+                if still == _PATIENCE:
+                    break  # a device may have gone on
             if done <= last and (done % interval == 0 or done == last):
                 self._prune(done / last)
         self._spent = descent.done
@@ -196,7 +197,6 @@ class _Fit:
     def tune(self, grids: Sequence[LayerGrid]) -> list[Splats]:
         """Bring the splats onto `grids`, which learn with them, in the iterations kept for it; [layers] decoded."""
         model = self.model
-        self._come_back()
         model.fold_weights()
         parts = []
         for grid, layer, start in zip(grids, split(model.splats(), model.ends), [0, *model.ends[:-1]], strict=True):
@@ -212,12 +212,6 @@ class _Fit:
         for part in parts:
             part.store()
         return split(snap(model.splats(), grids, model.ends), model.ends)
-
-    def _come_back(self) -> None:
-        """To the CPU, where quantisers are."""
-        old = self.model.parameters()
-        self.model.to_host()
-        self._optimizer.keep(old, self.model.parameters(), np.arange(len(self.model)))
 
     def _descent(self, model: PlainModel | QuantizedModel, step_scale: Callable[[int], float]) -> Descent:
         return self.stack.descent(model, self._optimizer, self.background, step_scale, done=self._spent)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.splats import MIN_LENGTH, Splats
 
-_LAST_MEAN = float(np.nextafter(np.float32(1), np.float32(0)))  # positions lie in [-1, 1)
+LAST_MEAN = float(np.nextafter(np.float32(1), np.float32(0)))  # positions lie in [-1, 1)
 
 
 class PlainModel:
@@ -27,19 +27,15 @@ class PlainModel:
         ends: cumulative layer sizes.
         width: full size of the frame, pixels.
         height: see width.
-        device: of the tensors; None = the CPU.
     """
 
-    def __init__(
-        self, splats: Splats, ends: Sequence[int], width: int, height: int, device: torch.device | None = None
-    ) -> None:
-        device = device or torch.device("cpu")
+    def __init__(self, splats: Splats, ends: Sequence[int], width: int, height: int) -> None:
         self.ends = list(ends)
         self.size = (width, height)
-        self.means = torch.from_numpy(splats.means.copy()).to(device)  # [N, 2]
-        self.cholesky = torch.from_numpy(splats.cholesky.copy()).to(device)  # [N, 3]
-        self.colors = torch.from_numpy(splats.colors.copy()).to(device)  # [N, C]
-        self.weights = torch.ones(len(splats), 1, device=device)  # [N, 1]
+        self.means = torch.from_numpy(splats.means.copy())  # [N, 2]
+        self.cholesky = torch.from_numpy(splats.cholesky.copy())  # [N, 3]
+        self.colors = torch.from_numpy(splats.colors.copy())  # [N, C]
+        self.weights = torch.ones(len(splats), 1)  # [N, 1]
 
     def __len__(self) -> int:
         return len(self.means)
@@ -50,21 +46,19 @@ class PlainModel:
 
     def splats(self) -> Splats:
         """The splats as a value, weights folded into colours."""
-        return Splats(self.means.cpu().numpy(), self.cholesky.cpu().numpy(), (self.colors * self.weights).cpu().numpy())
+        return Splats(self.means.numpy(), self.cholesky.numpy(), (self.colors * self.weights).numpy())
 
     def set_gradients(self, moments: NDArray[np.float32]) -> None:
         """Gradients of `parameters` from the moments [N, C + 5] of `reference.StepResult`."""
-        self.descend(torch.from_numpy(moments).to(self.means.device))
-
-    def descend(self, moments: torch.Tensor) -> None:
-        """As `set_gradients`, from moments that lie where the parameters do."""
-        self.means.grad, self.cholesky.grad, weighted = plain_gradients(self.cholesky, moments, self.size)
+        self.means.grad, self.cholesky.grad, weighted = plain_gradients(
+            self.cholesky, torch.from_numpy(moments), self.size
+        )
         self.colors.grad = weighted * self.weights
         self.weights.grad = (weighted * self.colors).sum(dim=1, keepdim=True)
 
     def settle(self) -> None:
         """After an optimiser's step: means inside the frame, lengths off zero."""
-        self.means.clamp_(-1.0, _LAST_MEAN)
+        self.means.clamp_(-1.0, LAST_MEAN)
         raise_lengths(self.cholesky)
 
     def fold_weights(self) -> None:
@@ -75,15 +69,9 @@ class PlainModel:
 
     def keep(self, rows: NDArray[np.integer]) -> None:
         """Drop all splats but the given rows, in ascending order; `ends` follow."""
-        kept = torch.from_numpy(rows).to(self.means.device)
+        kept = torch.from_numpy(rows)
         self.ends = [int(end) for end in np.searchsorted(rows, self.ends)]
         self.means, self.cholesky, self.colors, self.weights = (tensor[kept] for tensor in self.parameters())
-
-    def to_host(self) -> None:
-        """Move all tensors to the CPU."""
-        self.means, self.cholesky, self.colors, self.weights = (
-            tensor.detach().to("cpu", copy=True) for tensor in self.parameters()
-        )  # fmt: skip
 
 
 def plain_gradients(

@@ -12,7 +12,10 @@ from pgsvc_codec.config import EncodeConfig, EncodePlan
 from pgsvc_codec.picture import UnitFrame, plane_grids, resample
 from pgsvc_codec.render import cpu
 from pgsvc_codec.splats import Splats
+from pgsvc_codec.train.grid import LayerGrid, split
+from pgsvc_codec.train.lsq import CodedPart, coded_parts
 from pgsvc_codec.train.objective import LevelTarget, Objective
+from pgsvc_codec.train.plain import PlainModel
 from pgsvc_codec.video import Chroma, Matrix, Range, VideoInfo
 
 SIZE = (72, 56)
@@ -75,3 +78,39 @@ def some_splats(rng, count, signs=True):
 def assert_equal_splats(one: Splats, other: Splats) -> None:
     for name in ("means", "cholesky", "colors"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+def parts_of(model: PlainModel, grids: Sequence[LayerGrid]) -> list[CodedPart]:
+    """All parts of all layers."""
+    layers = split(model.splats(), model.ends)
+    starts = [0, *model.ends[:-1]]
+    parts = [coded_parts(grid, layer, start) for grid, layer, start in zip(grids, layers, starts, strict=True)]
+    return [part for own in parts for part in own]
+
+
+def model_and_grids(
+    rng: np.random.Generator,
+    counts: tuple[int, int, int] = (50, 40, 30),
+    size: tuple[int, int] = SIZE,
+    planes: int = 3,
+) -> tuple[PlainModel, list[LayerGrid], list[CodedPart]]:
+    """Two layers, the second with survivors of a frame before, on quantisers of their own; the first planes of them.
+
+    Args:
+        counts: splats of the first layer, survivors, other splats of the second.
+    """
+    base, survivors, others = counts
+    reference = some_splats(rng, survivors)
+    moved = Splats(
+        reference.means + rng.normal(0, 0.01, (survivors, 2)).astype(np.float32),
+        reference.cholesky + rng.normal(0, 0.1, (survivors, 3)).astype(np.float32),
+        reference.colors + rng.normal(0, 0.02, (survivors, 3)).astype(np.float32),
+    )
+    splats = Splats.concatenate([some_splats(rng, base, signs=False), moved, some_splats(rng, others)])
+    splats, reference = (
+        Splats(whole.means, whole.cholesky, np.ascontiguousarray(whole.colors[:, :planes]))
+        for whole in (splats, reference)
+    )
+    model = PlainModel(splats, [base, sum(counts)], *size)
+    grids = [LayerGrid(0, size, Splats.empty(planes)), LayerGrid(1, size, reference)]
+    return model, grids, parts_of(model, grids)

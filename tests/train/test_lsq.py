@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scenes import SIZE, assert_equal_splats, objective_of, psnr, scene, some_splats
+from scenes import SIZE, assert_equal_splats, model_and_grids, objective_of, parts_of, psnr, scene, some_splats
 
 from pgsvc_codec.coding.baseline.quant import (
     FLOAT12_FRACTION_BITS,
@@ -22,7 +22,7 @@ from pgsvc_codec.train.adam import Adam
 from pgsvc_codec.train.adan import Adan
 from pgsvc_codec.train.descent import Descent
 from pgsvc_codec.train.grid import LayerGrid, snap, split
-from pgsvc_codec.train.lsq import CodedPart, QuantizedModel, coded_parts
+from pgsvc_codec.train.lsq import CodedPart, QuantizedModel
 from pgsvc_codec.train.model import SplatModel
 from pgsvc_codec.train.plain import PlainModel
 from pgsvc_codec.train.schedule import all_levels, half_cosine, halving
@@ -136,28 +136,6 @@ def test_colours_are_held_to_what_they_are_coded_as(rng):
     follow = colors.clone().requires_grad_()
     ((follow - shown) ** 2).mean().backward()
     torch.testing.assert_close(pulled - given, follow.grad, atol=1e-6, rtol=1e-4)
-
-
-def parts_of(model, grids):
-    layers = split(model.splats(), model.ends)
-    starts = [0, *model.ends[:-1]]
-    parts = [coded_parts(grid, layer, start) for grid, layer, start in zip(grids, layers, starts, strict=True)]
-    return [part for own in parts for part in own]
-
-
-def model_and_grids(rng):
-    """Two layers, the second with survivors of a frame before, on quantisers of their own."""
-    reference = some_splats(rng, 40)
-    moved = Splats(
-        reference.means + rng.normal(0, 0.01, (40, 2)).astype(np.float32),
-        reference.cholesky + rng.normal(0, 0.1, (40, 3)).astype(np.float32),
-        reference.colors + rng.normal(0, 0.02, (40, 3)).astype(np.float32),
-    )
-    model = PlainModel(
-        Splats.concatenate([some_splats(rng, 50, signs=False), moved, some_splats(rng, 30)]), [50, 120], *SIZE
-    )
-    grids = [LayerGrid(0, SIZE, Splats.empty(3)), LayerGrid(1, SIZE, reference)]
-    return model, grids, parts_of(model, grids)
 
 
 def test_the_picture_is_that_of_the_decoder(rng):

@@ -32,7 +32,7 @@ def test_a_plain_descent_on_cuda_is_that_of_the_cpu(cuda_device, rng, monkeypatc
     ends = []
     for rasterizer in (cpu, CudaRasterizer(cuda_device)):
         objective = growing_objective(scene(*SIZE), [(12, 10), SIZE, SIZE], rasterizer)
-        model = PlainModel(mirrored, ENDS, *SIZE, getattr(rasterizer, "device", None))
+        model = PlainModel(mirrored, ENDS, *SIZE)
         optimizer = Adan(model.parameters())
         descent = Descent(model, optimizer, objective, BACKGROUND, cyclic(3, 0), halving(2))
         losses = descent.each(3)
@@ -41,7 +41,6 @@ def test_a_plain_descent_on_cuda_is_that_of_the_cpu(cuda_device, rng, monkeypatc
         optimizer.keep(old, model.parameters(), rows)
         losses.append(descent.run(2))
         assert descent.done == 5
-        model.to_host()
         ends.append((losses, model))
     (wanted, on_host), (found, there) = ends
     assert found == pytest.approx(wanted, rel=1e-3)

@@ -37,9 +37,8 @@ def axes_of(c0, c1, c2, opponent: tl.constexpr):
 
 
 @triton.jit
-def put_splats(
-    means, cholesky, colors, moments, done, n, valid, x, y, l1, shear, l3, a0, a1, a2,
-    channels: tl.constexpr, opponent: tl.constexpr,
+def put_rows(
+    means, cholesky, colors, moments, done, n, valid, x, y, l1, l2, l3, c0, c1, c2, channels: tl.constexpr
 ):  # fmt: skip
     """Write splats, with no moments yet, and count one more iteration.
 
@@ -47,24 +46,41 @@ def put_splats(
         means: [rows, 2], cholesky [rows, 3], colors [rows, channels], moments [rows, channels + 5]: written in rows n.
         done: [1] iterations that have begun.
         x, y: of the means in pixels, as a table has them.
-        l1, shear, l3: lengths, and l2 over l3.
-        a0, a1, a2: amplitudes.
+        l1, l2, l3: of the Cholesky factor.
+        c0, c1, c2: colours.
     """
-    c0, c1, c2 = colors_of(a0, a1, a2, opponent)
-    per_energy = 1.0 / tl.sqrt(l1 * l3 * PI)
     tl.store(means + 2 * n, x, mask=valid)
     tl.store(means + 2 * n + 1, y, mask=valid)
     tl.store(cholesky + 3 * n, l1, mask=valid)
-    tl.store(cholesky + 3 * n + 1, shear * l3, mask=valid)
+    tl.store(cholesky + 3 * n + 1, l2, mask=valid)
     tl.store(cholesky + 3 * n + 2, l3, mask=valid)
-    tl.store(colors + channels * n, c0 * per_energy, mask=valid)
+    tl.store(colors + channels * n, c0, mask=valid)
     if channels == 3:
-        tl.store(colors + channels * n + 1, c1 * per_energy, mask=valid)
-        tl.store(colors + channels * n + 2, c2 * per_energy, mask=valid)
+        tl.store(colors + channels * n + 1, c1, mask=valid)
+        tl.store(colors + channels * n + 2, c2, mask=valid)
     for column in tl.static_range(channels + 5):
         tl.store(moments + (channels + 5) * n + column, 0.0, mask=valid)
     if tl.program_id(0) == 0:
         tl.store(done, tl.load(done) + 1)
+
+
+@triton.jit
+def put_splats(
+    means, cholesky, colors, moments, done, n, valid, x, y, l1, shear, l3, a0, a1, a2,
+    channels: tl.constexpr, opponent: tl.constexpr,
+):  # fmt: skip
+    """As `put_rows`.
+
+    Args:
+        shear: l2 over l3.
+        a0, a1, a2: amplitudes.
+    """
+    c0, c1, c2 = colors_of(a0, a1, a2, opponent)
+    per_energy = 1.0 / tl.sqrt(l1 * l3 * PI)
+    put_rows(
+        means, cholesky, colors, moments, done, n, valid, x, y, l1, shear * l3, l3,
+        c0 * per_energy, c1 * per_energy, c2 * per_energy, channels,
+    )  # fmt: skip
 
 
 @triton.jit

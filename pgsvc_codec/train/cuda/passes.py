@@ -10,12 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import triton
 from numpy.typing import NDArray
 
 from pgsvc_codec.picture import PlaneGrid
 from pgsvc_codec.render.cuda.canvases import Canvas, Canvases
+from pgsvc_codec.render.cuda.device import use
 from pgsvc_codec.render.cuda.raster import Raster
 from pgsvc_codec.render.cuda.table import SplatTable
+from pgsvc_codec.train.cuda.plain_kernels import add_loss
 from pgsvc_codec.train.objective import Objective
 
 _ENTRIES = 24  # in lists of tiles, for each splat, to begin with
@@ -108,6 +111,22 @@ class Passes:
         for one in self._passes:
             total += (one.squared_error[0] * one.weights[0]).sum()
         return total / (self._objectives[0].width * self._objectives[0].height)
+
+    def add_losses(self, losses: torch.Tensor, done: torch.Tensor) -> None:
+        """Take the squared errors so far, as those of the first picture, for the loss of an iteration.
+
+        Args:
+            losses: [iterations] float64, added to.
+            done: as that of `follow`.
+        """
+        per_pixel = 1.0 / (self._objectives[0].width * self._objectives[0].height)
+        with use(self._device):
+            for one in self._passes:
+                count = one.weights[0].numel()
+                add_loss[1,](
+                    one.squared_error, one.weights, losses, done, count, per_pixel,
+                    block=triton.next_power_of_2(count), num_warps=1,
+                )  # fmt: skip
 
     def squared_errors(self) -> NDArray[np.float64]:
         """[pictures, levels, C] so far, as those of `reference.StepResult`."""

@@ -1,112 +1,137 @@
-"""Runs of iterations of a `train.plain.PlainModel` on a GPU: torch's operations on tensors that stay there."""
+"""Runs of iterations of a `train.plain.PlainModel` on a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import triton
 from numpy.typing import NDArray
 
-from pgsvc_codec.render.cuda.table import SplatTable
-from pgsvc_codec.train.adan import Adan
-from pgsvc_codec.train.cuda.passes import Passes
+from pgsvc_codec.render.cuda.device import use
+from pgsvc_codec.train.adan import BETAS, RATE, Adan
+from pgsvc_codec.train.cuda import plain_kernels as kernels
+from pgsvc_codec.train.cuda.buffers import GROWTH, FitBuffers
+from pgsvc_codec.train.cuda.kept import Kept, rows_for
+from pgsvc_codec.train.cuda.passes import Geometry, geometry_of
+from pgsvc_codec.train.lsq import CodedPart
 from pgsvc_codec.train.objective import Objective
 from pgsvc_codec.train.plain import PlainModel
 
+_BLANK = [0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
 
-def run(
-    model: PlainModel,
-    optimizer: Adan,
-    objective: Objective,
-    background: NDArray[np.float32],
-    level_weights: Sequence[Sequence[float]],
-    scales: Sequence[float],
-) -> list[float]:
-    """So many iterations as there are scales; the loss that each of them saw.
+
+class Going(NamedTuple):
+    """See `buffers.Iterations`."""
+
+    model: PlainModel
+    optimizer: Adan
+    objective: Objective
+    background: NDArray[np.float32]
+    level_weights: Sequence[Sequence[float]]
+    scales: Sequence[float]
+    parts: Sequence[CodedPart] = ()  # quantisers that the model is shown through
+
+
+def run(going: Going, device: torch.device) -> list[float]:
+    """The iterations; the loss that each of them saw.
 
     Args:
-        model: changed in place; on the device of the objective's rasteriser, as its optimiser's memory.
-        objective: of the frame.
-        background: [C].
-        level_weights: of all levels, in each iteration.
-        scales: factor on the learning rates, in each iteration.
+        device: of the objective's rasteriser.
     """
-    buffers = _kept.get(objective)
-    if buffers is None or buffers.rows < len(model):
-        _kept[objective] = buffers = _Buffers(objective, len(model), model.means.device)
-    return buffers.run(model, optimizer, objective, background, level_weights, scales)
+    objective, rows = going.objective, rows_for(len(going.model), GROWTH)
+    key = geometry_of(objective), rows
+    buffers = _kept.get(objective.rasterizer, key, lambda: PlainBuffers(objective, rows, device))
+    return buffers.run(going)
 
 
-class _Buffers:
-    """What a frame is fitted with.
+class PlainBuffers(FitBuffers[Going]):
+    """A model of one geometry at a time.
 
     Args:
-        objective: the frame.
+        objective: a frame of the geometry.
         rows: splats at most.
         device: where.
+        groups: of parameters whose steps are counted apart: the first ones, and those that came last.
+
+    Attributes:
+        frame: half the width and half the height of the frame in pixels, and 1 / pixels.
     """
 
-    def __init__(self, objective: Objective, rows: int, device: torch.device) -> None:
-        self.rows = rows
-        self._device = device
-        self._passes = Passes([objective], rows, device)
-        self._table = SplatTable(
-            means=torch.zeros(rows, 2, device=device),
-            cholesky=torch.ones(rows, 3, device=device),
-            colors=torch.zeros(rows, objective.channels, device=device),
-            pictures=torch.zeros(rows, dtype=torch.int32, device=device),
-            layers=torch.zeros(rows, dtype=torch.int32, device=device),
+    def __init__(self, objective: Objective, rows: int, device: torch.device, groups: int = 1) -> None:
+        super().__init__(
+            [objective], rows, device, blank=_BLANK, memories=kernels.MEMORIES, schedule=(groups, kernels.PACES)
         )
-        self._under = b""  # background that is loaded
-        self._moments = torch.zeros(rows, objective.channels + 5, device=device)
-        self._half = torch.tensor([objective.width / 2, objective.height / 2], device=device)
+        width, height = objective.width, objective.height
+        self.frame = width / 2, height / 2, 1 / (width * height)
+        self._losses = torch.zeros(len(self.schedule), dtype=torch.float64, device=device)
+        self.shared = {"channels": self.channels, "block": self.block, "num_warps": 2}
 
-    def run(
-        self,
-        model: PlainModel,
-        optimizer: Adan,
-        objective: Objective,
-        background: NDArray[np.float32],
-        level_weights: Sequence[Sequence[float]],
-        scales: Sequence[float],
-    ) -> list[float]:
-        """See `run`; again if there was no room."""
-        passes, table = self._passes, self._table
-        if self._under != background.tobytes():
-            passes.load([objective], [background])
-            self._under = background.tobytes()
-        passes.weigh([[weights] for weights in level_weights])
-        count = len(model)
-        layers = np.searchsorted(model.ends, np.arange(count), side="right").astype(np.int32)
-        table.layers[:count].copy_(torch.from_numpy(layers))
-        table.colors[count:] = 0.0
-        kept = [parameter.clone() for parameter in model.parameters()], optimizer.memory()
-        numbers = torch.arange(1, len(scales) + 1, dtype=torch.int32, device=self._device).split(1)
-        while True:
-            losses = torch.stack([self._iterate(model, optimizer, *pair) for pair in zip(numbers, scales, strict=True)])
-            if not passes.grow():
-                seen: list[float] = losses.tolist()
-                return seen
-            for parameter, before in zip(model.parameters(), kept[0], strict=True):
-                parameter.copy_(before)
-            optimizer.remember(kept[1])
+    def _lasting_of(self, going: Going) -> list[list[torch.Tensor]]:
+        model = going.model
+        parameters = [model.means, model.cholesky, model.weights, model.colors]
+        memories = [going.optimizer.memory(parameter) for parameter in parameters]
+        return [parameters, *map(list, zip(*memories, strict=True))]
 
-    def _iterate(self, model: PlainModel, optimizer: Adan, number: torch.Tensor, scale: float) -> torch.Tensor:
-        """One iteration; the loss that it saw, [] float64."""
-        table, passes, count = self._table, self._passes, len(model)
-        table.means[:count] = (model.means + 1) * self._half - 0.5
-        table.cholesky[:count] = model.cholesky
-        table.colors[:count] = model.colors * model.weights
-        self._moments.zero_()
-        passes.follow(number)
-        passes.forget_errors()
-        passes.fit(table, self._moments)
-        model.descend(self._moments[:count])
-        optimizer.step(scale)
-        model.settle()
-        return passes.loss()
+    def _schedule_of(self, goings: Sequence[Going]) -> NDArray[np.float32]:
+        (going,) = goings
+        steps = [going.optimizer.steps[0], going.optimizer.steps[-1]][: self.schedule.shape[1]]
+        paces = [_paces(so_far, going.scales) for so_far in steps]
+        return np.stack(paces, axis=1)
+
+    def run(self, going: Going) -> list[float]:
+        """See `run`."""
+        iterations = len(going.scales)
+        self.take([going])
+        self.load([going])
+        if len(self._losses) < len(self.schedule):
+            self._losses = torch.zeros(len(self.schedule), dtype=torch.float64, device=self.device)
+        self.repeat(iterations)
+        self.store([going])
+        going.optimizer.skip(iterations)
+        losses: list[float] = self._losses[:iterations].tolist()
+        return losses
+
+    def iterate(self, iterations: int) -> None:
+        """As `FitBuffers.iterate`, with the loss of each of them."""
+        self._losses.zero_()
+        self.passes.forget_errors()
+        super().iterate(iterations)
+
+    def _iterate(self) -> None:
+        self._show()
+        self.passes.follow(self.done)
+        self.passes.fit(self.table, self.moments)
+        self.passes.add_losses(self._losses, self.done)
+        self._step()
+
+    def _show(self) -> None:
+        """The model as splats, with no moments yet."""
+        half_width, half_height, _ = self.frame
+        with use(self.device):
+            kernels.values[triton.cdiv(self.rows, self.block),](
+                self.lasting[0], *self.table[:3], self.moments, self.done, self.rows, half_width, half_height,
+                **self.shared,
+            )  # fmt: skip
+
+    def _step(self) -> None:
+        """By the moments."""
+        with use(self.device):
+            kernels.step[triton.cdiv(self.rows, self.block),](
+                self.lasting[0], self.lasting[1:], self.table.cholesky, self.moments, self.schedule, self.done,
+                self.rows, *self.frame, **self.shared,
+            )  # fmt: skip
 
 
-_kept: WeakKeyDictionary[Objective, _Buffers] = WeakKeyDictionary()
+def _paces(steps: int, scales: Sequence[float]) -> NDArray[np.float32]:
+    """[iterations, PACES] after so many steps, see `plain_kernels.moved`."""
+    gradient, difference, square = BETAS
+    numbers = steps + np.arange(1, len(scales) + 1)
+    rates = RATE * np.asarray(scales)
+    factors = rates / (1 - gradient**numbers), rates * difference / (1 - difference**numbers)
+    return np.stack([*factors, np.sqrt(1 - square**numbers), numbers > 1], axis=1).astype(np.float32)
+
+
+_kept: Kept[tuple[Geometry, int], PlainBuffers] = Kept(most=8)
