@@ -1,48 +1,73 @@
 """numba kernels that are kept on disk, whichever files they and what they call lie in.
 
 numba looks at the file of a kernel alone to see whether what it has kept of it is out of date, and so goes on with the
-old code of what the kernel calls where that lies in another file that has been edited since.
+old code of what the kernel calls, and with old numbers, where those come from another file that has been edited since.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar, cast
 
+import numpy as np
 from numba import njit
+from numba.core.caching import IndexDataCacheFile
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def kernel(**options: Any) -> Callable[[_Function], _Function]:
-    """`numba.njit` with these options and a cache that edits of imported modules of this package make void, too.
-
-    What a kernel calls, and numbers that it reads, may lie in modules that its own has imported a function or class of.
-    """
+    """`numba.njit` with these options and a cache that edits of anything that the kernel is made from make void."""
 
     def compiled(function: _Function) -> _Function:
         made: Any = njit(cache=True, **options)(function)
         if made is not function:  # it is if numba has been switched off
-            made._cache._cache_file._source_stamp = _stamps(function.__globals__)
+            made._cache._cache_file = _KeptFile(made._cache._cache_file, made.py_func)
         return cast(_Function, made)
 
     return compiled
 
 
-def _stamps(names: Mapping[str, Any]) -> frozenset[tuple[int, int]]:
-    """Time and size of a module's file, and of those of the package whose functions and classes are among its names."""
-    own = names["__name__"]
-    package = own.partition(".")[0]
-    stat = os.stat(names["__file__"])
-    others = {str(getattr(value, "__module__", None)) for value in names.values()} - {own}
-    found = [_stamps_of(module) for module in others if module.partition(".")[0] == package]
-    return frozenset({(stat.st_mtime_ns, stat.st_size)}).union(*found)
+class _KeptFile(IndexDataCacheFile):
+    """What numba keeps of a kernel, with a stamp of everything that goes into it; made at the kernel's first use."""
+
+    def __init__(self, plain: IndexDataCacheFile, function: FunctionType) -> None:
+        self.__dict__.update({name: value for name, value in vars(plain).items() if name != "_source_stamp"})
+        self._function = function
+
+    @cached_property
+    def _source_stamp(self) -> frozenset[Any]:
+        return frozenset(_parts(self._function, set()))
 
 
-@cache
-def _stamps_of(module: str) -> frozenset[tuple[int, int]]:
-    """`_stamps` of a module that has been imported."""
-    return _stamps(vars(sys.modules[module]))
+def _parts(function: FunctionType, seen: set[FunctionType]) -> Iterator[tuple[Any, ...]]:
+    """Time and size of a function's file, numbers that it reads by their names, and all parts of what it calls."""
+    seen.add(function)
+    stat = os.stat(function.__code__.co_filename)
+    yield stat.st_mtime_ns, stat.st_size
+    package = function.__module__.partition(".")[0]
+    names = set(_names(function.__code__))
+    values = {name: function.__globals__.get(name) for name in names}
+    for module in [value for value in values.values() if isinstance(value, ModuleType)]:
+        if module.__name__.partition(".")[0] == package:
+            values |= {f"{module.__name__}.{name}": getattr(module, name, None) for name in names}
+    for name, value in values.items():
+        called = getattr(value, "py_func", getattr(value, "_defn", value))  # of a kernel, of an intrinsic
+        if isinstance(called, FunctionType):
+            if called.__module__.partition(".")[0] == package and called not in seen:
+                yield from _parts(called, seen)
+        elif isinstance(value, np.ndarray):
+            yield name, value.tobytes()
+        elif isinstance(value, int | float | tuple):
+            yield name, repr(value)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """What a function and those within it ask for by name."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
