@@ -1,7 +1,8 @@
 """numba kernels that are kept on disk, whichever files they and what they call lie in.
 
-numba looks at the file of a kernel alone to see whether what it has kept of it is out of date, and so goes on with the
-old code of what the kernel calls, and with old numbers, where those come from another file that has been edited since.
+numba looks at the file of a kernel alone to see whether what it has kept of it is out of date.  Where the kernel calls
+what lies in another file, or reads a number from there, and only that file has changed, by an edit or because a newer
+version has been installed over this one, numba would go on with the old code, and results would be wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
-from numba.core.caching import IndexDataCacheFile
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -24,23 +24,32 @@ def kernel(**options: Any) -> Callable[[_Function], _Function]:
 
     def compiled(function: _Function) -> _Function:
         made: Any = njit(cache=True, **options)(function)
-        if made is not function:  # it is if numba has been switched off
-            made._cache._cache_file = _KeptFile(made._cache._cache_file, made.py_func)
+        file: Any = getattr(getattr(made, "_cache", None), "_cache_file", None)
+        if hasattr(file, "_source_stamp"):  # not if numba has been switched off; another numba may call it otherwise
+            file._source_stamp = _Stamp(made.py_func)
         return cast(_Function, made)
 
     return compiled
 
 
-class _KeptFile(IndexDataCacheFile):
-    """What numba keeps of a kernel, with a stamp of everything that goes into it; made at the kernel's first use."""
+class _Stamp:
+    """A set of stamps of all that a kernel is made from; compared and stored as that set.
 
-    def __init__(self, plain: IndexDataCacheFile, function: FunctionType) -> None:
-        self.__dict__.update({name: value for name, value in vars(plain).items() if name != "_source_stamp"})
+    It is gathered when it is first asked for: by then all kernels of the module have been defined.
+    """
+
+    def __init__(self, function: FunctionType) -> None:
         self._function = function
 
     @cached_property
-    def _source_stamp(self) -> frozenset[Any]:
+    def _stamps(self) -> frozenset[tuple[Any, ...]]:
         return frozenset(_parts(self._function, set()))
+
+    def __eq__(self, other: object) -> bool:
+        return self._stamps == other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return frozenset, (self._stamps,)
 
 
 def _parts(function: FunctionType, seen: set[FunctionType]) -> Iterator[tuple[Any, ...]]:
