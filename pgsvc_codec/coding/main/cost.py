@@ -22,6 +22,7 @@ Estimates of a whole layer lie within some percent of its payload.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -75,31 +76,42 @@ def intra_costs(state: SplatState, step: int, width: int, height: int) -> IntraC
     Raises:
         ValueError: a splat does not lie on its lattice.
     """
+    grid = grid_shape(width, height)
+    cells = np.clip(state.positions >> CELL_BITS, 0, np.array(grid[::-1]) - 1)
+    counts = np.bincount(cells[:, 1] * grid[1] + cells[:, 0], minlength=grid[0] * grid[1]).reshape(grid)
+    more, fewer, total = _cell_bits(counts)
+    return IntraCosts(*_symbol_bits(state, step), _single(more), _single(fewer), total)
+
+
+def sparse_costs(state: SplatState, step: int, width: int, height: int, cell: float) -> IntraCosts:
+    """Prices of splats so few that distances of their cells are coded, wherever they are.
+
+    Args:
+        state: as that of `intra_costs`, of splats like these; likewise step, width and height.
+        cell: bits of each one's cell.
+
+    Raises:
+        ValueError: a splat does not lie on its lattice.
+    """
+    each = np.full(grid_shape(width, height), cell, np.float32)
+    return IntraCosts(*_symbol_bits(state, step), each, each, 0.0)
+
+
+def _symbol_bits(
+    state: SplatState, step: int
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+    """The tables of `IntraCosts` that say nothing of cells, in their order."""
     symbols = symbols_of(state, step)
     classes = classes_of(state.amplitudes, step)
-    colors, color_signs = _color_bits(symbols.amplitudes)
     octaves = (symbols.shapes[:, ::2] >> classes[:, None]) - _LEAST_OCTAVE
     pairs = np.stack([_fraction_bits(octaves[:, axis], symbols.shapes[:, 2 * axis], classes) for axis in range(2)])
     lengths_1 = _category_bits(octaves[:, 0], classes, MAX_CLASS + 1, _OCTAVES)
     joint = _category_bits(octaves[:, 1], octaves[:, 0], _OCTAVES, _OCTAVES)
     shears = _magnitude_bits(np.abs(symbols.shapes[:, 1]), classes, MAX_CLASS + 1, MOST_SHEAR)
     shears[:, 1:] += 1
-    grid = grid_shape(width, height)
-    cells = np.clip(state.positions >> CELL_BITS, 0, np.array(grid[::-1]) - 1)
-    counts = np.bincount(cells[:, 1] * grid[1] + cells[:, 0], minlength=grid[0] * grid[1]).reshape(grid)
     lengths_3 = np.broadcast_to(joint, (MAX_CLASS + 1, _OCTAVES, _OCTAVES))
-    more, fewer, total = _cell_bits(counts)
-    return IntraCosts(
-        colors=_single(colors),
-        color_signs=_single(color_signs),
-        lengths_1=_single(lengths_1),
-        lengths_3=_single(lengths_3),
-        fractions=_single(pairs),
-        shears=_single(shears),
-        cells_more=_single(more),
-        cells_fewer=_single(fewer),
-        cells_total=total,
-    )
+    colors, signs = _color_bits(symbols.amplitudes)
+    return _single(colors), _single(signs), _single(lengths_1), _single(lengths_3), _single(pairs), _single(shears)
 
 
 def _single(table: NDArray[np.float64]) -> FloatArray:
@@ -176,33 +188,65 @@ def _category_bits(
 ) -> NDArray[np.float64]:
     """[contexts, values] bits of a symbol of a small alphabet."""
     flat = np.bincount(contexts * num_values + values, minlength=num_contexts * num_values).astype(np.float64)
-    bits: NDArray[np.float64] = -np.log2(_shares(flat.reshape(num_contexts, num_values)))
+    return _bits_of(flat.reshape(num_contexts, num_values))
+
+
+def _bits_of(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[contexts, values] of symbols that have been seen so often."""
+    bits: NDArray[np.float64] = -np.log2(_shares(counts))
     return bits
+
+
+class _Magnitudes(NamedTuple):
+    """How magnitudes are split, as the kernels do: a length, two digits behind the leading one, the rest."""
+
+    lengths: NDArray[np.intp]  # [most + 1]
+    is_coded: list[NDArray[np.bool_]]  # [most + 1] for each digit: it has a model
+    digits: list[NDArray[np.intp]]  # [most + 1] likewise, where it is found: (length, digit before, digit)
+    rest: NDArray[np.intp]  # [most + 1] bits of further digits
+
+
+@cache
+def _magnitudes(most: int) -> _Magnitudes:
+    """Those up to `most`."""
+    values = np.arange(most + 1)
+    lengths = _digits(values)
+    coded = [lengths >= 2 + place for place in range(2)]
+    below = [values >> np.maximum(lengths - 2 - place, 0) & ((2 << place) - 1) for place in range(2)]
+    rest = np.maximum(lengths - 1, 0) - coded[0] - coded[1]
+    return _Magnitudes(lengths, coded, [4 * lengths + digits for digits in below], rest)
 
 
 def _magnitude_bits(
     values: NDArray[np.signedinteger], contexts: NDArray[np.signedinteger], num_contexts: int, most: int
 ) -> NDArray[np.float64]:
-    """[contexts, most + 1] bits of magnitudes, split as the kernels do: length, two digits, the rest."""
-    lengths = _digits(values)
-    table = np.arange(most + 1)
-    table_lengths = _digits(table)
-    bits = _category_bits(lengths, contexts, num_contexts, _DIGITS)[:, table_lengths]
-    rest = np.maximum(table_lengths - 1, 0)
-    for place in range(2):
-        has = lengths >= 2 + place
-        below = _below(values[has], lengths[has], place)
-        digit = _category_bits(below & 1, lengths[has] * 2 + (below >> 1), 2 * _DIGITS, 2)
-        coded = table_lengths >= 2 + place
-        below = _below(table, table_lengths, place)
-        bits += np.where(coded, digit[table_lengths * 2 + (below >> 1), below & 1], 0)
-        rest -= coded
-    return bits + rest
+    """[contexts, most + 1] bits of magnitudes."""
+    lengths, digits = np.zeros((num_contexts, _DIGITS)), np.zeros((2, 2 * _DIGITS, 2))
+    _count_magnitudes(values, contexts.astype(np.int64), lengths, digits)
+    split = _magnitudes(most)
+    bits: NDArray[np.float64] = _bits_of(lengths)[:, split.lengths]
+    for counts, coded, places in zip(digits, split.is_coded, split.digits, strict=True):
+        bits += np.where(coded, _bits_of(counts).ravel()[places], 0)
+    return bits + split.rest
 
 
-def _below(values: NDArray[np.signedinteger], lengths: NDArray[np.intp], place: int) -> NDArray[np.signedinteger]:
-    """The digits behind the leading one, up to and with that at `place`."""
-    return values >> np.maximum(lengths - 2 - place, 0) & ((2 << place) - 1)
+@njit(cache=True, nogil=True)
+def _count_magnitudes(
+    values: NDArray[np.signedinteger],
+    contexts: NDArray[np.int64],
+    lengths: NDArray[np.float64],
+    digits: NDArray[np.float64],
+) -> None:
+    """Add [N] magnitudes to counts of lengths [contexts, 24] and of their digits [2, (length, digit before), digit]."""
+    for n in range(len(values)):
+        length = 0
+        while values[n] >> length:
+            length += 1
+        lengths[contexts[n], length] += 1
+        for place in range(2):
+            if length >= 2 + place:
+                below = values[n] >> (length - 2 - place) & ((2 << place) - 1)
+                digits[place, 2 * length + (below >> 1), below & 1] += 1
 
 
 def _fraction_bits(octaves: IntArray, values: IntArray, classes: IntArray) -> NDArray[np.float64]:

@@ -52,9 +52,10 @@ def parts_of(state: SplatState) -> tuple[IntArray, IntArray, IntArray]:
 
 def classes_of(amplitudes: IntArray, step: int) -> IntArray:
     """[N] the largest e <= MAX_CLASS with 2 |a|^2 >= 4^e D^2, 0 where there is none."""
-    energy = 2 * np.square(amplitudes.astype(np.int64)).sum(axis=1)
+    wide = amplitudes.astype(np.int64)
+    energies = 2 * np.einsum("nc,nc->n", wide, wide)
     bounds = np.int64(step) ** 2 << 2 * np.arange(1, MAX_CLASS + 1, dtype=np.int64)
-    classes: IntArray = (energy[:, None] >= bounds).sum(axis=1).astype(np.int32)
+    classes: IntArray = np.searchsorted(bounds, energies, side="right").astype(np.int32)
     return classes
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.main.cost import IntraCosts, intra_costs
+from pgsvc_codec.coding.main.cost import IntraCosts, sparse_costs
+from pgsvc_codec.coding.main.intra import grid_shape
 from pgsvc_codec.coding.main.predict import InterSymbols, changes, flagged, inter_shifts
 from pgsvc_codec.coding.main.state import AMPLITUDE_BITS, POSITION_BITS, parts_of, splats_of
 from pgsvc_codec.splats import IntArray, Splats, SplatState
@@ -162,8 +163,6 @@ class SlotLayer:
 def _prices_of_new(splats: Splats, count: int, step: int, size: tuple[int, int], *, opponent: bool) -> IntraCosts:
     """Prices of new splats, which are too few for tables of their own: those of all; and of being among so few."""
     nearest = round_whole(splats, step, size, opponent=opponent)
-    costs = intra_costs(nearest, step, *size)
-    cells = costs.cells_more.size
-    gap = math.log2(cells * math.e / max(count, 1)) if count < cells else math.e
-    each = np.full_like(costs.cells_more, gap + _REVIVAL_BITS)
-    return costs._replace(cells_more=each, cells_fewer=each, cells_total=0.0)
+    rows, columns = grid_shape(*size)
+    gap = math.log2(rows * columns * math.e / count) if count < rows * columns else math.e
+    return sparse_costs(nearest, step, *size, gap + _REVIVAL_BITS)
