@@ -114,7 +114,9 @@ def train() -> None:
         births,
         buffers,
         changes,
+        coded,
         motion,
+        plain,
         refine_slots,
         refine_whole,
         residuals,
@@ -131,6 +133,8 @@ def train() -> None:
     objective = Objective(SIZE, [LevelTarget(planes, [GRID] * 3)], cpu)
     rows = 64
     runs._Buffers([objective], rows, DEVICE, opponent=True, rated=True)._iterate()
+    plain.PlainBuffers(objective, rows, DEVICE)._iterate()
+    coded.CodedBuffers(objective, rows, DEVICE, num_parts=2, stages=2, entries=64)._iterate()
     frame = changes._Frame(objective, rows, (3, 4), DEVICE, opponent=True)
     frame._iterate_on_field()
     frame.losses(slice(0, rows), 1.0)

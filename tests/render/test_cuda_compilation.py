@@ -16,6 +16,7 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 BINNING = {"project", "emit", "cull"}
 PAINTING = {"arrange", "paint", "fit", "sum_squares", "sum_moments", "count_samples"}
 FITTING = {"values", "step", "field_slopes", "field_step", "losses"}
+TUNING = {"add_loss", "decode", "learn", "follow"}
 SEARCHING = {"_search", "_follow", "_binomial", "_energies", "_peaks", "_colors"}
 REFINING = {"take_large", "propose_large", "pull_large", "choose_large", "paint_large", "paint_tiles", "settle"}
 
@@ -48,4 +49,4 @@ def test_triton_kernels_spill_no_registers(architecture, channels):
 
 @pytest.mark.skipif(not (TOOLS / "ptxas").exists(), reason="this Triton has no ptxas")
 def test_triton_kernels_of_fits_spill_no_registers():
-    assert names_of(compiled("90", "train")) >= FITTING | SEARCHING | REFINING
+    assert names_of(compiled("90", "train")) >= FITTING | TUNING | SEARCHING | REFINING

@@ -19,7 +19,7 @@ from pgsvc_codec.train.cuda.plain_kernels import MEMORIES
 from pgsvc_codec.train.lsq import DECAY, LEAST_SCALE, UNSEEN, CodedPart
 from pgsvc_codec.train.objective import Objective
 
-_BLOCK = 32  # splats that look for their entries
+_BLOCK = 16  # splats that look for their entries
 _SUM_BLOCK = 1024  # splats that are summed together
 
 
@@ -121,7 +121,7 @@ class CodedBuffers(PlainBuffers):
     def _show(self) -> None:
         _, stages, entries, _ = self._books.shape
         half_width, half_height, _ = self.frame
-        block = _BLOCK if self.device.type == "cuda" else self.block
+        block = _BLOCK if self.device.type != "cpu" else self.block
         with use(self.device):
             kernels.decode[triton.cdiv(self.rows, block),](
                 self.lasting[0], *self.table[:3], self.moments, self.done, self._reference, self._parts,

@@ -195,7 +195,7 @@ def step(
     move_colors(state, memory, rows, n, valid, c0, c1, c2, g0, g1, g2, paces)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_parts"])
 def learn(
     numbers, memory, pulls, spans, settings, schedule, done, rows, num_parts,
     least_scale: tl.constexpr, decay: tl.constexpr, block: tl.constexpr,

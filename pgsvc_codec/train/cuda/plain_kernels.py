@@ -183,7 +183,7 @@ def step(
     move_colors(state, memory, rows, n, valid, c0, c1, c2, g0 * weight, g1 * weight, g2 * weight, paces)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def add_loss(squared_error, weights, losses, done, count, per_pixel, block: tl.constexpr):
     """Add what one pass shows to the loss of an iteration, whose squared errors are forgotten.
 
