@@ -32,11 +32,33 @@ _PACKED_RGB = ("rgb24", "bgr24", "rgba", "bgra", "argb", "abgr", "rgb0", "bgr0",
 _PLANAR_RGB = ("gbrp", "gbrap")
 _CONVERTED = {"pal8": "rgba", "monob": "gray", "monow": "gray"}
 _GRAY_ALPHA = "ya8"
+_INDEX_LAST = (
+    "an MP4 whose index (moov) comes last cannot be read from a pipe, allowed the file itself, or the index in front "
+    "(ffmpeg -i in.mp4 -c copy -movflags +faststart out.mp4)"
+)
 _DECODABLE = (*_PLANAR, *_PACKED_RGB, *_PLANAR_RGB, *_CONVERTED, _GRAY_ALPHA)
+
+
+def is_index_last(head: bytes) -> bool:
+    """Whether an MP4 that begins so has its pictures (mdat) before their index (moov)."""
+    at = 0
+    while head[4:8] == b"ftyp" and at + 8 <= len(head):
+        size, kind = int.from_bytes(head[at : at + 4], "big"), head[at + 4 : at + 8]
+        if kind in (b"mdat", b"moov") or size < 8:
+            return kind == b"mdat"
+        at += size
+    return False
 
 
 class ContainerReader:
     """The first video stream of a container, or the picture of an image file.
+
+    Args:
+        stream: the bytes; where it cannot seek, a container is read from front to back.
+        name: of the input, for messages.
+        warn: takes what is to be said of the input.
+        matrix: overrules the one that a tag says.
+        index_last: `is_index_last` of a stream that cannot seek.
 
     Raises:
         InputError: it cannot be decoded, or holds something that is not supported.
@@ -48,7 +70,13 @@ class ContainerReader:
     assumed: dict[str, str]  # by option name, what no tag says
 
     def __init__(
-        self, stream: ByteReader, name: str, warn: Callable[[str], None], matrix: Matrix | None = None
+        self,
+        stream: ByteReader,
+        name: str,
+        warn: Callable[[str], None],
+        matrix: Matrix | None = None,
+        *,
+        index_last: bool = False,
     ) -> None:
         import av
 
@@ -73,7 +101,7 @@ class ContainerReader:
                 video.codec_context.options = {"err_detect": "explode"}
             video.thread_type = "AUTO"
             self._decoded = self._container.decode(video)
-            with self._decoding():
+            with self._decoding(_INDEX_LAST if index_last else None):
                 first = next(self._decoded, None)
             if first is None:
                 raise InputError(f"{name}: holds no frame")

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from pgsvc_codec.errors import ConfigError, InputError
-from pgsvc_codec.media.container import ContainerReader
+from pgsvc_codec.media.container import ContainerReader, is_index_last
 from pgsvc_codec.media.names import facts_from_name
 from pgsvc_codec.media.raw import (
     Y4M_MAGIC,
@@ -54,6 +54,7 @@ _MAGICS = (
     (0, b"FLV\x01", "FLV"),
 )
 _HEAD_BYTES = 16
+_BOXES_BYTES = 4096  # behind them, in which an MP4 says whether its index comes first
 
 _Warn = Callable[[str], None]
 
@@ -303,12 +304,14 @@ class _Opener:
     def _open_pipe(self, stream: BinaryIO, path: str) -> _Opened:
         head = read_fully(stream, _HEAD_BYTES)
         kind = self._kind(head, path)
+        if kind == "container":
+            head += read_fully(stream, _BOXES_BYTES)
         rejoined = _Rejoined(head, stream)
         if kind == "y4m":
             return self._open_y4m(rejoined)
         if kind == "raw":
             return self._open_raw(rejoined, path)
-        return self._open_container(rejoined)
+        return self._open_container(rejoined, index_last=is_index_last(head))
 
     def _kind(self, head: bytes, path: str) -> str:
         """y4m, raw or container, from the first bytes and, where they say nothing, the name."""
@@ -393,10 +396,10 @@ class _Opener:
             assumed["range"] = f"range {_text(value_range)}"
         return VideoInfo(*size, fps, chroma, depth, matrix, value_range), assumed
 
-    def _open_container(self, stream: ByteReader) -> _Opened:
+    def _open_container(self, stream: ByteReader, *, index_last: bool = False) -> _Opened:
         options = self.options
         options.refuse("not raw video", self.name, "size", "pix_fmt")
-        reader = ContainerReader(stream, self.name, self.warn, options.matrix)
+        reader = ContainerReader(stream, self.name, self.warn, options.matrix, index_last=index_last)
         self.resources.callback(reader.close)
         if reader.is_image:
             reader.assumed.pop("fps", None)  # one picture has no rate to speak of

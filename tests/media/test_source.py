@@ -345,6 +345,29 @@ def test_a_png_from_standard_input(pipe, encoded):
         assert_frames_equal(source, frames)
 
 
+@pytest.mark.parametrize("options", [{}, {"movflags": "+faststart"}])
+def test_an_mp4_from_standard_input_needs_its_index_in_front(tmp_path, pipe, options):
+    path = tmp_path / "x.mp4"
+    rng = np.random.default_rng(0)
+    with av.open(path, "w", options=options) as container:
+        video = container.add_stream("mpeg4", rate=25, width=256, height=192, pix_fmt="yuv420p")
+        video.bit_rate = 20_000_000
+        for _ in range(8):
+            frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (288, 256), np.uint8), format="yuv420p")
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    with open_source(str(path)) as source:
+        frames = list(source)
+    pipe(path.read_bytes())
+    if options:
+        with open_source("-") as source:
+            assert_frames_equal(source, frames)
+    else:
+        said = r"input: an MP4 whose index \(moov\) comes last cannot be read from a pipe, allowed the file itself"
+        with pytest.raises(InputError, match=said):
+            open_source("-")
+
+
 def test_standard_input_that_is_empty_or_noise(pipe):
     pipe(b"")
     with pytest.raises(InputError, match="standard input: is empty"):
