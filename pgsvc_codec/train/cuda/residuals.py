@@ -19,7 +19,7 @@ from pgsvc_codec.train.births import Births
 from pgsvc_codec.train.cuda import refine_slots, refine_sums, refine_whole
 from pgsvc_codec.train.cuda.births import find_births
 from pgsvc_codec.train.cuda.tiles import Tiles, cut
-from pgsvc_codec.train.main.residuals import Change, Finish, Grids, Lattice, Residuals, State
+from pgsvc_codec.train.main.residuals import Change, Finish, Grids, Lattice, LayerField, Residuals, State
 from pgsvc_codec.train.objective import Objective
 
 # Samples that a program works on at a time: in tiles, in tiles of at least so many bits, of large splats.
@@ -36,6 +36,10 @@ class CudaField:
     Args:
         samples: changed in place.
         grids: where they lie.
+
+    Attributes:
+        samples: as given.
+        before: the samples that there were.
     """
 
     def __init__(self, samples: torch.Tensor, grids: Grids) -> None:
@@ -196,7 +200,7 @@ class CudaResiduals(Residuals):
                         axes = _upload(OPPONENT.astype(np.float32), rasterizer.device)
                         rest = torch.einsum("ij,jyx->iyx", axes, rest)
                     levels[level].append(rest.flatten())
-        self._levels = [torch.cat(parts) for parts in levels]
+        self._levels = [torch.cat(parts) for parts in levels]  # samples of each, flat
 
     def of_layer(self, layer: int) -> CudaField:
         """See `Residuals`."""
@@ -207,6 +211,17 @@ class CudaResiduals(Residuals):
                 total += float(np.float32(share)) * self._levels[level]
             parts.append(total)
         return CudaField(torch.cat(parts), self._grids(layer))
+
+    def change(self, layer: int, field: LayerField) -> None:
+        """See `Residuals`."""
+        assert isinstance(field, CudaField)
+        difference = field.samples - field.before
+        offset = 0
+        for view, levels in self._above(layer):
+            size = self._size(view)
+            for level in levels:
+                self._levels[level] += difference[offset : offset + size]
+            offset += size
 
     def squared_error(self) -> NDArray[np.float64]:
         """See `Residuals`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,22 +10,24 @@ from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.cost import IntraCosts
 from pgsvc_codec.coding.main.state import AMPLITUDE_BITS, OPPONENT
+from pgsvc_codec.jit import kernel
 from pgsvc_codec.picture import UnitFrame
 from pgsvc_codec.splats import IntArray, Splats
 from pgsvc_codec.train.births import Births, find_births
 from pgsvc_codec.train.main.refine_slots import refine_slots
 from pgsvc_codec.train.main.refine_sums import LANES, show_splats
 from pgsvc_codec.train.main.refine_whole import refine_whole
-from pgsvc_codec.train.main.residuals import SLOT_LIMITS, Change, Finish, Grids, Lattice, Residuals, State
+from pgsvc_codec.train.main.residuals import SLOT_LIMITS, Change, Finish, Grids, Lattice, LayerField, Residuals, State
 from pgsvc_codec.train.main.visits import visits
 from pgsvc_codec.train.objective import Objective
+
+_BLOCK = 1 << 12  # samples that are worked on at a time, in the processor's nearest cache
 
 
 class HostField(NamedTuple):
     """A `LayerField` in host memory."""
 
     samples: NDArray[np.float32]  # `LANES` to spare behind each row
-    before: NDArray[np.float32]  # the samples that there were
     grids: Grids
 
     @property
@@ -101,41 +103,102 @@ class HostResiduals(Residuals):
         opponent: bool,
     ) -> None:
         super().__init__(objective, level_weights, LANES)
+        self._stacks: list[NDArray[np.float32]] = []  # of each view, [levels, samples]
         ends = np.cumsum([len(layer) for layer in layers]).tolist()
-        residuals = objective.residuals(Splats.concatenate(layers), background, ends)
+        splats = Splats.concatenate(layers)
+        size = objective.width, objective.height
         for view in self._views:
-            for level in range(view.first, view.last + 1):
-                parts = []
-                for group in view.groups:
-                    planes = np.stack(residuals[level][group.channels])
+            shown = splats[: ends[view.last]]
+            levels = np.zeros((view.last + 1 - view.first, self._size(view)), np.float32)
+            offset = 0
+            for group in view.groups:
+                grid, channels = group
+                shape = self._shape(group)
+                planes = levels[:, offset : offset + int(np.prod(shape))].reshape(-1, *shape)[..., : grid.width]
+                offset += int(np.prod(shape))
+                source = np.stack(view.picture[channels])
+                under = background[channels]
+                painted = objective.rasterizer.render(shown, *size, grid, channels, under, ends[view.levels])
+                for rest, level in zip(planes, painted, strict=True):
+                    np.subtract(source, level, out=rest)
                     if opponent:
-                        planes = np.tensordot(OPPONENT.astype(np.float32), planes, axes=1)
-                    padded = np.zeros(self._shape(group), np.float32)
-                    padded[:, :, : group.grid.width] = planes
-                    parts.append(padded.ravel())
-                self._levels.append(np.concatenate(parts))
+                        rest[:] = np.tensordot(OPPONENT.astype(np.float32), rest, axes=1)
+            self._stacks.append(levels)
 
     def of_layer(self, layer: int) -> HostField:
         """See `Residuals`."""
-        parts: list[NDArray[np.float32]] = []
-        for view, levels in self._above(layer):
-            parts.append(np.zeros(self._size(view), np.float32))
-            for level, share in zip(levels, self._shares(levels), strict=True):
-                parts[-1] += np.float32(share) * self._levels[level]
-        samples = np.concatenate(parts)
-        return HostField(samples, samples.copy(), self._grids(layer))
+        grids = self._grids(layer)
+        samples = np.empty(sum(self._size(view) for view, _ in self._above(layer)), np.float32)
+        self._each(layer, samples, _weigh)
+        return HostField(samples, grids)
+
+    def change(self, layer: int, field: LayerField) -> None:
+        """See `Residuals`."""
+        self._each(layer, field.samples, _spread)
+
+    def _each(self, layer: int, samples: NDArray[np.float32], work: Callable[..., None]) -> None:
+        """Call a kernel with the levels that a layer is in, their shares, and the samples of its field."""
+        offset = 0
+        stacks = self._stacks[len(self._stacks) - len(self._above(layer)) :]
+        for (_, levels), stack in zip(self._above(layer), stacks, strict=True):
+            shares = self._shares(levels).astype(np.float32)
+            work(stack[len(stack) - len(levels) :], shares, samples[offset : offset + stack.shape[1]])
+            offset += stack.shape[1]
 
     def squared_error(self) -> NDArray[np.float64]:
         """See `Residuals`."""
         errors = []
-        for view in self._views:
-            for level in range(view.first, view.last + 1):
+        for view, stack in zip(self._views, self._stacks, strict=True):
+            for level in stack:
                 offset, total = 0, 0.0
                 for group in view.groups:
                     shape = self._shape(group)
-                    planes = self._levels[level][offset : offset + np.prod(shape)].reshape(shape)
-                    seen = planes[:, :, : group.grid.width]
-                    total += view.channel_weights[group.channels.start] * float(np.square(seen, dtype=np.float64).sum())
+                    planes = level[offset : offset + int(np.prod(shape))].reshape(shape)
+                    sums = np.zeros(group.grid.width)
+                    _add_squares(planes.reshape(-1, shape[-1]), sums)
+                    total += view.channel_weights[group.channels.start] * float(sums.sum())
                     offset += planes.size
                 errors.append(total)
         return np.array(errors)
+
+
+@kernel(nogil=True, error_model="numpy")
+def _weigh(levels: NDArray[np.float32], shares: NDArray[np.float32], samples: NDArray[np.float32]) -> None:
+    """Into samples [n]: the sum of [K, n] levels by their shares [K]."""
+    for begin in range(0, len(samples), _BLOCK):
+        part = samples[begin : begin + _BLOCK]
+        _sum(levels, shares, begin, part)
+
+
+@kernel(nogil=True, error_model="numpy")
+def _spread(levels: NDArray[np.float32], shares: NDArray[np.float32], samples: NDArray[np.float32]) -> None:
+    """To [K, n] levels what has been added to samples [n] since `_weigh` has made them of these."""
+    before = np.empty(_BLOCK, np.float32)
+    for begin in range(0, len(samples), _BLOCK):
+        part = samples[begin : begin + _BLOCK]
+        difference = before[: len(part)]
+        _sum(levels, shares, begin, difference)
+        for at in range(len(part)):
+            difference[at] = part[at] - difference[at]
+        for k in range(len(levels)):
+            level = levels[k, begin : begin + _BLOCK]
+            for at in range(len(part)):
+                level[at] += difference[at]
+
+
+@kernel(nogil=True, error_model="numpy")
+def _sum(levels: NDArray[np.float32], shares: NDArray[np.float32], begin: int, total: NDArray[np.float32]) -> None:
+    """Into `total` [m]: of m samples from `begin` on."""
+    for k in range(len(levels)):
+        level, share = levels[k, begin : begin + _BLOCK], shares[k]
+        for at in range(len(total)):
+            total[at] = share * level[at] + (total[at] if k else np.float32(0))
+
+
+@kernel(nogil=True, error_model="numpy")
+def _add_squares(rows: NDArray[np.float32], sums: NDArray[np.float64]) -> None:
+    """To sums [w] the squares of rows [h, w or more], column by column."""
+    for y in range(len(rows)):
+        row = rows[y]
+        for x in range(len(sums)):
+            sums[x] += np.float64(row[x]) * np.float64(row[x])

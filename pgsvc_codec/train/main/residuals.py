@@ -57,11 +57,6 @@ class LayerField(Protocol):
         ...
 
     @property
-    def before(self) -> Any:
-        """The samples that there were."""
-        ...
-
-    @property
     def weight(self) -> float:
         """sum_k>=l w_k"""
         ...
@@ -114,29 +109,18 @@ class Residuals(ABC):
         self._weights = np.asarray(level_weights, np.float64)
         self._spare = spare
         self._views = objective.views
-        self._levels: list[Any] = []  # [levels] samples of each, flat
 
     @abstractmethod
     def of_layer(self, layer: int) -> LayerField:
         """What the splats of a layer are held against; a copy."""
 
+    @abstractmethod
     def change(self, layer: int, field: LayerField) -> None:
-        """Have a layer show what has become of its field."""
-        difference = field.samples - field.before
-        offset = 0
-        for view, levels in self._above(layer):
-            size = self._size(view)
-            for level in levels:
-                self._levels[level] += difference[offset : offset + size]
-            offset += size
+        """Have a layer show what has become of its field, which is the last that was asked for."""
 
     @abstractmethod
     def squared_error(self) -> NDArray[np.float64]:
         """[levels] H W times the mean squared error, summed over planes."""
-
-    def loss(self) -> float:
-        """sum_k w_k SSE_k."""
-        return float(self._weights @ self.squared_error())
 
     def _shape(self, group: PlaneGroup) -> tuple[int, int, int]:
         """Planes, rows, samples from row to row."""
