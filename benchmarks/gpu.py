@@ -50,14 +50,14 @@ class Part(NamedTuple):
 # In this order: what others stand on first, what takes longest last.
 PARTS = {
     "tests": Part("", 130),
-    "card": Part("gpu_card", 30),
-    "raster": Part("gpu_raster", 90),
-    "fit": Part("gpu_fit", 50),
-    "still": Part("gpu_still", 60),
-    "clip": Part("gpu_clip", 80),
-    "stills": Part("gpu_stills", 80),
-    "decode": Part("gpu_decode", 60),
-    "compare": Part("gpu_compare", 90),
+    "card": Part("gpu_parts.card", 30),
+    "raster": Part("gpu_parts.raster", 90),
+    "fit": Part("gpu_parts.fit", 50),
+    "still": Part("gpu_parts.still", 60),
+    "clip": Part("gpu_parts.clip", 80),
+    "stills": Part("gpu_parts.stills", 80),
+    "decode": Part("gpu_parts.decode", 60),
+    "compare": Part("gpu_parts.compare", 90),
 }
 _IS_CUDA_TEST = re.compile(r"mark\.cuda|def test_\w*(?:cuda|triton)", re.IGNORECASE)
 
@@ -188,7 +188,7 @@ def table(rows: Sequence[dict[str, Any]], outcomes: Sequence[Outcome]) -> str:
 
 def run_here(name: str, rows: Path, *, tiny: bool) -> None:
     """The part itself, in this process."""
-    from gpu_timing import Rows, device
+    from gpu_parts.timing import Rows, device
 
     at = device()
     import_module(PARTS[name].module).measure(Rows(rows, name, at), at, tiny=tiny)
@@ -208,7 +208,7 @@ def main() -> int:
         return 0
     sys.path.insert(0, str(ROOT))  # nothing is installed; the parts get it in PYTHONPATH
     try:
-        from gpu_timing import INTERPRETER, device, device_name, facts
+        from gpu_parts.timing import INTERPRETER, device, device_name, facts
     except ImportError as error:
         print(f"make gpu: {error}", file=sys.stderr)
         return 1

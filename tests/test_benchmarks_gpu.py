@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -28,7 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.delenv("PGSVC_REQUIRE_CUDA", raising=False)
         patch.syspath_prepend(str(BENCHMARKS))
         yield place
-    for name in {path.stem for path in BENCHMARKS.glob("*.py")} & set(sys.modules):
+    own = {path.stem for path in BENCHMARKS.glob("*.py")} | {"gpu_parts"}
+    for name in [name for name in sys.modules if name.partition(".")[0] in own]:
         del sys.modules[name]
 
 
@@ -56,7 +56,7 @@ def test_qualities_of_a_cpu_are_reached_or_not(
     part: str, preset: str, splats: int, psnr: float, is_reached: bool, folder: Path, tmp_path: Path, one_thread: None
 ) -> None:
     from gpu import run_here
-    from gpu_codec import material
+    from gpu_parts.codec import material
     from gpu_reference import COLUMNS, NAME
 
     facts = {"source": material(tiny=True).stills[0].name, "preset": preset, "splats": splats, "size_bytes": 10**6}
@@ -124,13 +124,14 @@ def test_parts_that_crash_or_hang_cost_no_other(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_fails_inside_a_part_is_a_row(tmp_path: Path) -> None:
-    gpu_timing = importlib.import_module("gpu_timing")
+    from gpu_parts.timing import Rows, at_least, at_most, device
+
     path = tmp_path / "rows.jsonl"
-    rows = gpu_timing.Rows(path, "card", gpu_timing.device())
+    rows = Rows(path, "card", device())
     with rows.trying("one"):
         raise ValueError("of\nmany lines")
-    rows.add("two", 4.0, "ms", gpu_timing.at_most(2.0))
-    rows.add("three", 4.0, "frames/s", gpu_timing.at_least(2.0))
+    rows.add("two", 4.0, "ms", at_most(2.0))
+    rows.add("three", 4.0, "frames/s", at_least(2.0))
     one, two, three = rows_of(path)
     assert (one["value"], one["note"]) == (None, "failed: ValueError: of many lines")
     assert (two["ratio"], three["ratio"]) == (0.5, 2.0)
@@ -145,8 +146,8 @@ def test_tests_for_a_gpu_are_found() -> None:
 
 
 def test_a_panned_picture_moves_by_whole_pixels() -> None:
-    from gpu_codec import material
     from gpu_material import STEP, panned
+    from gpu_parts.codec import material
 
     still = material(tiny=True).clip.first(1)
     frames = panned(still, 3).frames

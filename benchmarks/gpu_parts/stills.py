@@ -14,10 +14,10 @@ from time import perf_counter
 import numpy as np
 import torch
 from experiment import LAYERS
-from gpu_codec import CUDA, Encoded, Reference, config_of, encoded, material, processes, reference
 from gpu_material import Material
-from gpu_timing import Rows, at_most
 
+from gpu_parts.codec import CUDA, Encoded, Reference, config_of, encoded, material, processes, reference
+from gpu_parts.timing import Rows, at_most
 from pgsvc_codec.encoder import encode_stills
 from pgsvc_codec.render.backend import load
 from pgsvc_codec.splats import Splats

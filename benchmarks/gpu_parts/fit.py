@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gpu_codec import CUDA, config_of, encoded, material
 from gpu_material import Material, panned
-from gpu_scenes import Scene, fitted
-from gpu_timing import Rows, at_most, wall_s
 
 import pgsvc_codec
+from gpu_parts.codec import CUDA, config_of, encoded, material
+from gpu_parts.scenes import Scene, fitted
+from gpu_parts.timing import Rows, at_most, wall_s
 from pgsvc_codec.render.availability import is_interpreted
 from pgsvc_codec.render.backend import load
 from pgsvc_codec.splats import Splats

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import NamedTuple
 
-import gpu_card
 import torch
-from gpu_card import Ceilings
-from gpu_codec import material
-from gpu_scenes import Rasters, Scene, fitted, table_of
-from gpu_timing import Rows, at_least, device_ms, kernel_times
 
+from gpu_parts import card
+from gpu_parts.card import Ceilings
+from gpu_parts.codec import material
+from gpu_parts.scenes import Rasters, Scene, fitted, table_of
+from gpu_parts.timing import Rows, at_least, device_ms, kernel_times
 from pgsvc_codec.render.cuda.binning import Binning
 from pgsvc_codec.render.cuda.canvases import TILE, TileShape
 from pgsvc_codec.render.cuda.device import capture
@@ -61,7 +61,7 @@ def measure(rows: Rows, at: torch.device, *, tiny: bool) -> None:
         rows.add("raster", None, "", note="skipped: no picture in GPU_DATA")
         return
     rounds = 1 if tiny else ROUNDS
-    ceilings = gpu_card.measure(rows, at, tiny=tiny)
+    ceilings = card.measure(rows, at, tiny=tiny)
     scenes = []
     for splats in SPLATS[:1] if tiny else SPLATS:
         scene = fitted(frames[0], splats, tiny=tiny)

@@ -7,10 +7,10 @@ import os
 
 import numpy as np
 import torch
-from gpu_codec import CUDA, Encoded, config_of, decoded, encoded, material
 from gpu_material import Material
-from gpu_timing import Rows, at_least, at_most
 
+from gpu_parts.codec import CUDA, Encoded, config_of, decoded, encoded, material
+from gpu_parts.timing import Rows, at_least, at_most
 from pgsvc_codec.metrics.psnr import PsnrMeter
 from pgsvc_codec.video import Chroma
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from gpu_codec import STREAMS, Encoded, config_of, encoded, material, processes
 from gpu_material import Material, panned
-from gpu_timing import Rows, Target, at_most
+
+from gpu_parts.codec import STREAMS, Encoded, config_of, encoded, material, processes
+from gpu_parts.timing import Rows, Target, at_most
 
 SPLATS = 12_000  # of a frame of 1920x1080
 PRESETS = ("faster", "medium")

@@ -7,7 +7,8 @@ from functools import partial
 import torch
 import triton
 import triton.language as tl
-from gpu_timing import Rows, device_ms, facts
+
+from gpu_parts.timing import Rows, device_ms, facts
 
 _CHAINS = 4  # independent ones in each thread
 _UNROLLED = 16

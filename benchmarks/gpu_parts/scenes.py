@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from gpu_codec import config_of, encoded_anyhow
 from gpu_material import STEP, Material
 
+from gpu_parts.codec import config_of, encoded_anyhow
 from pgsvc_codec.coding.gop import decode_gop
 from pgsvc_codec.format.container import StreamReader
 from pgsvc_codec.picture import PlaneGroup, plane_grids, plane_groups, to_unit

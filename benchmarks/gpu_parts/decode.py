@@ -8,11 +8,11 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from gpu_clip import STREAM
-from gpu_codec import CUDA, STREAMS, config_of, decoded, encoded_anyhow, material, repeated
 from gpu_material import panned
-from gpu_timing import Rows, at_least, wall_s
 
+from gpu_parts.clip import STREAM
+from gpu_parts.codec import CUDA, STREAMS, config_of, decoded, encoded_anyhow, material, repeated
+from gpu_parts.timing import Rows, at_least, wall_s
 from pgsvc_codec.coding.ahead import SplatsAhead
 from pgsvc_codec.coding.gop import DecodedSplats, GopDecoder, most_threads
 from pgsvc_codec.decoder import Decoder

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from gpu_codec import config_of, encoded, material, reference
 from gpu_material import Material
-from gpu_timing import Rows, at_most, wall_s
+
+from gpu_parts.codec import config_of, encoded, material, reference
+from gpu_parts.timing import Rows, at_most, wall_s
 
 SPLATS = (12_000, 27_000)
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium")
