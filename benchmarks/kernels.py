@@ -26,6 +26,10 @@ from results_file import ResultsFile
 
 from pgsvc_codec.picture import plane_grids, plane_groups
 from pgsvc_codec.render import cpu
+from pgsvc_codec.render.cpu.runs import NUM_MOMENTS, paint_runs, pull_runs
+from pgsvc_codec.render.cpu.strips import MOST_RUNS, RUN_ENTRY, RUN_OFFSET, RUN_PAIRS, RUN_SIZE, plan
+from pgsvc_codec.render.cpu.table import MOST_ROWS, NUM_COLUMNS, PITCH, TILE_FLOATS, aligned, tile_box
+from pgsvc_codec.render.cpu.vectors import broadcast, constant, data_of, exp2, fma, i64, load, store
 from pgsvc_codec.render.projection import project
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.objective import LevelTarget, Objective
@@ -73,12 +77,12 @@ def covered(splats: Splats, info: VideoInfo) -> float:
 
 @njit
 def _paint(canvas, planes, runs):
-    cpu._paint_runs(canvas, planes, runs, len(runs))
+    paint_runs(canvas, planes, runs, len(runs))
 
 
 @njit
 def _pull(pulled, planes, runs, moments):
-    cpu._pull_runs(pulled, 0, planes, runs, len(runs), moments)
+    pull_runs(pulled, 0, planes, runs, len(runs), moments)
 
 
 @njit
@@ -86,13 +90,13 @@ def _count(runs, strips, table, starts, entries, width, height):
     blocks = 0
     whole = runs.view(np.int32)
     for tile in range(len(starts) - 1):
-        box = cpu._tile_box(tile, width, height)
+        box = tile_box(tile, width, height)
         own = entries[starts[tile] : starts[tile + 1]]
         entry, count = 0, 1
         while count > 0:
-            count, entry = cpu._plan(runs, strips, table, 1, own, entry, len(table), *box)
+            count, entry = plan(runs, strips, table, 1, own, entry, len(table), *box)
             for run in range(count):
-                blocks += 2 * whole[run, cpu._RUN_PAIRS]
+                blocks += 2 * whole[run, RUN_PAIRS]
     return blocks
 
 
@@ -102,17 +106,17 @@ def _evaluate_rows(typing, canvas, count):
     signature = types.void(canvas, types.int64)
 
     def generate(context, builder, signature, arguments):
-        data = cpu._data(context, builder, signature.args[0], arguments[0])
-        constants = [cpu._broadcast(builder, builder.load(builder.gep(data, [cpu._index(k)]))) for k in range(4)]
+        data = data_of(context, builder, signature.args[0], arguments[0])
+        constants = [broadcast(builder, builder.load(builder.gep(data, [i64(k)]))) for k in range(4)]
         shift, floor, rate, cutoff = constants
         t_slot = cgutils.alloca_once_value(builder, shift)
         with cgutils.for_range(builder, arguments[1]) as loop:
-            offset = builder.mul(builder.add(loop.index, cpu._index(1)), cpu._index(cpu._PITCH))
+            offset = builder.mul(builder.add(loop.index, i64(1)), i64(PITCH))
             t = builder.load(t_slot)
-            builder.store(builder.fadd(t, cpu._constant(1.0)), t_slot)
-            g = cpu._exp2(builder, cpu._fma(builder, builder.fmul(t, rate), t, floor))
-            g = builder.select(builder.fcmp_ordered(">=", g, cutoff), g, cpu._constant(0.0))
-            cpu._store(builder, builder.fadd(g, cpu._load(builder, data, offset)), data, offset)
+            builder.store(builder.fadd(t, constant(1.0)), t_slot)
+            g = exp2(builder, fma(builder, builder.fmul(t, rate), t, floor))
+            g = builder.select(builder.fcmp_ordered(">=", g, cutoff), g, constant(0.0))
+            store(builder, builder.fadd(g, load(builder, data, offset)), data, offset)
         return context.get_dummy_value()
 
     return signature, generate
@@ -126,26 +130,26 @@ def _evaluate(canvas, rows, repeats):
 
 def evaluation(repeats: int) -> float:
     """Nanoseconds per block of one plane if each Gaussian were an exponential."""
-    canvas = cpu._aligned(cpu._TILE_FLOATS)
+    canvas = aligned(TILE_FLOATS)
     canvas[:] = 0.0
     canvas[:4] = -8.0, -0.5, -0.01, 1e-3
-    rows = cpu._MOST_ROWS // 2
+    rows = MOST_ROWS // 2
     return 1e9 / (PEAK_RUNS * rows) * least(lambda: _evaluate(canvas, rows, PEAK_RUNS), repeats)
 
 
 def peak(planes: int, repeats: int) -> tuple[float, float]:
     """Nanoseconds per block of painting and of pulling."""
     table = cpu._prepare(*_square(random_splats(1, 128, 64, 0.2)), slice(0, planes))[1]
-    runs = cpu._aligned(PEAK_RUNS * cpu._RUN_SIZE).reshape(PEAK_RUNS, cpu._RUN_SIZE)
-    runs[:, : cpu._NUM_COLUMNS] = table[0]
-    runs[:, cpu._NUM_COLUMNS :] = 0.9  # Gaussians and their ratios
+    runs = aligned(PEAK_RUNS * RUN_SIZE).reshape(PEAK_RUNS, RUN_SIZE)
+    runs[:, :NUM_COLUMNS] = table[0]
+    runs[:, NUM_COLUMNS:] = 0.9  # Gaussians and their ratios
     whole = runs.view(np.int32)
-    whole[:, [cpu._RUN_OFFSET, cpu._RUN_ENTRY]] = 0
-    whole[:, cpu._RUN_PAIRS] = cpu._MOST_ROWS // 2
-    canvas = cpu._aligned(cpu._TILE_FLOATS * planes)
+    whole[:, [RUN_OFFSET, RUN_ENTRY]] = 0
+    whole[:, RUN_PAIRS] = MOST_ROWS // 2
+    canvas = aligned(TILE_FLOATS * planes)
     canvas[:] = 0.0
-    moments = np.zeros((1, cpu._NUM_MOMENTS), np.float32)
-    scale = 1e9 / (PEAK_RUNS * cpu._MOST_ROWS)
+    moments = np.zeros((1, NUM_MOMENTS), np.float32)
+    scale = 1e9 / (PEAK_RUNS * MOST_ROWS)
     painting = least(lambda: _paint(canvas, planes, runs), repeats)
     pulling = least(lambda: _pull(canvas, planes, runs, moments), repeats)
     return scale * painting, scale * pulling
@@ -208,8 +212,8 @@ def measure(width: int, height: int, splats: Splats, peaks: dict[int, tuple[floa
 
     samples = covered(splats, info)
     blocks, paint_s, pull_s = 0, 0.0, 0.0
-    runs = np.empty((cpu._MOST_RUNS, cpu._RUN_SIZE), np.float32)
-    strips = np.empty((2, cpu._MOST_RUNS), np.int32)
+    runs = np.empty((MOST_RUNS, RUN_SIZE), np.float32)
+    strips = np.empty((2, MOST_RUNS), np.int32)
     for grid, channels in groups:
         _, *binned = cpu._prepare(splats, width, height, grid, channels)
         own = _count(runs, strips, *binned, grid.width, grid.height)

@@ -32,6 +32,11 @@ def kernel(**options: Any) -> Callable[[_Function], _Function]:
     return compiled
 
 
+def folder_of(compiled: Callable[..., Any]) -> str:
+    """Where a kernel is kept."""
+    return str(cast(Any, compiled).stats.cache_path)
+
+
 class _Stamp:
     """A set of stamps of all that a kernel is made from; compared and stored as that set.
 

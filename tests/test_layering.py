@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "picture": {"video"},
     "format": set(),
     "coding": {"format", "splats"},
-    "render": {"splats", "picture"},
+    "render": {"splats", "picture", "jit"},
     "media": {"video", "picture"},
     "train": {"render", "splats", "picture", "config", "video", "jit", "coding.baseline.quant", "coding.main"},
     "decoder": {"coding", "render", "format", "picture", "video"},

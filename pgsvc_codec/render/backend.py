@@ -110,9 +110,10 @@ def cpu_parts() -> Iterator[Part]:
     painting = painting_part(_load_cpu)
     yield painting
     if painting.works:
+        from pgsvc_codec.jit import folder_of
         from pgsvc_codec.render import cpu
 
-        yield Part("kernels", True, f"kept in {cpu._render_tiles.stats.cache_path}")
+        yield Part("kernels", True, f"kept in {folder_of(cpu._render_tiles)}")
 
 
 def load(device: str) -> Rasterizer:
