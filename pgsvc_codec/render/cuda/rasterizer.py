@@ -51,11 +51,7 @@ class CudaRasterizer:
         ends: Sequence[int],
         max_code: int = 0,
     ) -> NDArray[np.floating | np.unsignedinteger]:
-        """As `reference.render`, in float32; or, with `max_code`, clipped and rounded to code values.
-
-        Returns:
-            [len(ends), C, grid.height, grid.width] float32, uint8 (max_code 255) or uint16 (1023).
-        """
+        """See `Rasterizer.render`."""
         drawn = self.paint(splats, width, height, grid, channels, background, ends, max_code)
         planes: NDArray[np.floating | np.unsignedinteger] = drawn.cpu().numpy()
         return planes
@@ -94,10 +90,7 @@ class CudaRasterizer:
         *,
         with_moments: bool = True,
     ) -> StepResult:
-        """As `reference.fit_step`, in float32: all levels for one render and one backward pass.
-
-        Without `with_moments` there is no backward pass, and the moments are those of no splats, [0, C + 5].
-        """
+        """See `Rasterizer.fit_step`."""
         wanted = torch.from_numpy(np.ascontiguousarray(target, np.float32)).to(self.device).flatten()
         weights = torch.from_numpy(np.outer(level_weights, channel_weights).astype(np.float32)[None]).to(self.device)
         planes = channels.stop - channels.start
