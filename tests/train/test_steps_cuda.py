@@ -1,17 +1,21 @@
-"""Steps of Adan on a GPU, by the same moments: those of the CPU, all but to the last bit."""
+"""Steps of Adan on a GPU, by the same moments, and what is shown: those of the CPU, all but to the last bit."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from scenes import model_and_grids, objective_of, scene
+from scenes import model_and_grids, objective_of, parts_of, scene
 
 from pgsvc_codec.render import cpu
+from pgsvc_codec.render.cuda.table import pixels_of
 from pgsvc_codec.train.adan import Adan
 from pgsvc_codec.train.cuda.coded import CodedBuffers
 from pgsvc_codec.train.cuda.plain import Going, PlainBuffers
 from pgsvc_codec.train.lsq import QuantizedModel
+from pgsvc_codec.train.plain import LAST_MEAN
 from pgsvc_codec.train.schedule import half_cosine
 from pgsvc_codec.video import Chroma, VideoInfo
 
@@ -115,3 +119,26 @@ def test_steps_under_quantisation_on_cuda(cuda_device, planes):
         assert_close([mine.scale, mine.offset, *mine.stages], [theirs.scale, theirs.offset, *theirs.stages], 2e-6)
         for own, others in zip(mine.averages, theirs.averages, strict=True):
             assert_close(own, others, 1e-5)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_splats_under_quantisation_on_cuda(cuda_device, given):
+    """As a decoder has them, to the ends of the frame; coarser where the quantisers that are given are."""
+    model, grids, parts = model_and_grids(np.random.default_rng(5), (20, 14, 12), SIZE)
+    if given:
+        for part in parts:
+            part.store()
+        grids[0].whole = replace(grids[0].whole, position_fraction_bits=7)
+        grids[1].differences = replace(grids[1].differences, position_fraction_bits=9)
+        parts = parts_of(model, grids)
+    model.means[:3] = torch.tensor([[-1.0, LAST_MEAN], [LAST_MEAN, 0.999], [1e-6, -3e-8]])
+    model.means[20:22] += torch.tensor([[1e-5, -3e-6], [0.25, -1.0]])  # differences
+    model.cholesky[[4, 30], 0] = 0.0
+    going = going_of(model, Adan(model.parameters()), objective_in(3), parts)
+    buffers = CodedBuffers(going.objective, 64, cuda_device, len(parts), len(parts[0].stages), 8)
+    buffers.load([going])
+    buffers._show()
+    means, cholesky, colors = (part.cpu().numpy() for part in buffers.table[:3])
+    shown = QuantizedModel(model, parts).splats()
+    assert_close([pixels_of(shown, SIZE), shown.cholesky, shown.colors], [means[:46], cholesky[:46], colors[:46]], 2e-6)
+    assert not colors[46:].any()
