@@ -39,6 +39,7 @@ def _missing_gpu() -> str | None:
 MISSING_GPU = _missing_gpu()
 if MISSING_GPU is not None:
     os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are defined, so before any test imports them
+os.environ["PGSVC_DEVICE"] = "cpu"  # everywhere the same: tests of other devices name them
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -56,6 +57,19 @@ def cuda_device() -> torch.device:
     import torch
 
     return torch.device("cuda" if MISSING_GPU is None else "cpu")
+
+
+@pytest.fixture
+def any_order(cuda_device: torch.device) -> Iterator[None]:
+    """Where kernels are interpreted: as many programs as on a GPU, last first, whose memory is watched."""
+    if cuda_device.type == "cuda":
+        yield
+        return
+    from interpreted import sizes_of_a_gpu, watched_memory
+
+    with sizes_of_a_gpu(), watched_memory(backwards=True) as launches:
+        yield
+        assert launches
 
 
 DEFAULT_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +15,9 @@ from typing import NamedTuple
 from pgsvc_codec.errors import BackendError, ConfigError
 from pgsvc_codec.render.availability import Part, find_driver, is_interpreted, one_line, painting_part
 from pgsvc_codec.render.rasterizer import Rasterizer
+
+_DEVICES = "auto, cpu, cuda, cuda:N"
+_VARIABLE = "PGSVC_DEVICE"
 
 _passing_folders: list[str] = []  # where kernels are kept that the next process will not find
 
@@ -30,7 +34,7 @@ class Choice(NamedTuple):
 def choose(device: str) -> Choice:
     """The device that is meant; ``auto`` is the first CUDA device if kernels run there, else the CPU.
 
-    Where Triton is asked to interpret its kernels (TRITON_INTERPRET=1), ``cuda`` means that, and ``auto`` the CPU.
+    The environment may say what ``auto`` is instead: PGSVC_DEVICE, one of the other names.  Where Triton is asked to interpret its kernels (TRITON_INTERPRET=1), ``cuda`` means that, and ``auto`` the CPU.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` (the first) or ``cuda:N``.
@@ -39,9 +43,14 @@ def choose(device: str) -> Choice:
         ConfigError: this names no device.
         BackendError: the device is not there, or does not work.
     """
-    match = re.fullmatch(r"auto|cpu|cuda(?::([0-9]{1,4}))?", device)
+    wanted = os.environ.get(_VARIABLE, "auto") if device == "auto" else "auto"
+    if wanted != "auto":
+        if _parsed(wanted) is None:
+            raise ConfigError(f"{_VARIABLE}: got {wanted}, allowed {_DEVICES}")
+        return choose(wanted)._replace(because=f"{_VARIABLE} is set")
+    match = _parsed(device)
     if match is None:
-        raise ConfigError(f"device: got {device}, allowed auto, cpu, cuda, cuda:N")
+        raise ConfigError(f"device: got {device}, allowed {_DEVICES}")
     if device == "cpu":
         return Choice("cpu", "cpu")
     index = int(match[1] or 0)
@@ -62,6 +71,10 @@ def choose(device: str) -> Choice:
     assert not isinstance(driver, str), "kernels run on a device that no driver shows"
     gpus = (index,) if match[1] else tuple(range(count))
     return Choice(f"cuda:{index}", f"cuda:{index} {driver.devices[index]}", gpus=gpus)
+
+
+def _parsed(device: str) -> re.Match[str] | None:
+    return re.fullmatch(r"auto|cpu|cuda(?::([0-9]{1,4}))?", device)
 
 
 @cache

@@ -161,7 +161,8 @@ def test_neither_numpy_nor_torch_is_loaded(path: Path) -> None:
 
 def doctor(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     """The doctor on a machine whose GPU is hidden and whose kernels are not interpreted, but for what is said."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    said = "TRITON_INTERPRET", "PGSVC_DEVICE"
+    environment = {name: value for name, value in os.environ.items() if name not in said}
     command = [sys.executable, "-m", "pgsvc_codec.cli.info", "--doctor", *map(str, arguments)]
     hidden = {**environment, "CUDA_VISIBLE_DEVICES": "", **variables}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=hidden)

@@ -19,7 +19,8 @@ WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": ""}  # true of machines that have one, to
 
 def python(program: str, **variables: str) -> str:
     """What a program prints in a fresh interpreter without Triton's, but for what `variables` say."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    left_out = "TRITON_INTERPRET", "PGSVC_DEVICE"
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={**environment, **variables}
     )
@@ -56,6 +57,19 @@ def test_interpreted_cuda_must_be_asked_for() -> None:
     auto, first, also = python(program, TRITON_INTERPRET="1").splitlines()
     assert auto.startswith("cpu, cpu, ")
     assert first == also == "cuda:0, cuda:0 interpreted on the CPU, TRITON_INTERPRET is set"
+
+
+def test_auto_is_what_the_environment_says_with_or_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSVC_DEVICE", "cpu")
+    assert choose("auto")[:3] == ("cpu", "cpu", "PGSVC_DEVICE is set")
+    assert choose("cpu").because is None
+    monkeypatch.setenv("PGSVC_DEVICE", "cuda:99")
+    with pytest.raises(BackendError, match="device cuda:99: "):
+        choose("auto")
+    monkeypatch.setenv("PGSVC_DEVICE", "gpu")
+    with pytest.raises(ConfigError, match="PGSVC_DEVICE: got gpu, allowed auto, cpu, cuda, cuda:N"):
+        choose("auto")
+    assert choose("cpu").device == "cpu"
 
 
 def test_cuda_device_beyond_the_last() -> None:
@@ -99,7 +113,8 @@ def test_cuda_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.cuda
-def test_auto_is_the_first_cuda_device() -> None:
+def test_auto_is_the_first_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSVC_DEVICE", "auto")
     driver = find_driver()
     assert not isinstance(driver, str)
     choice = choose("auto")

@@ -34,6 +34,7 @@ def test_births_on_cuda_of_nothing(cuda_device):
     assert len(cuda.find_births([torch.ones(12, 16, device=cuda_device)], 1.0, (16, 12), 5, 0).gains) == 0
 
 
+@pytest.mark.usefixtures("any_order")
 def test_births_of_an_objective_on_cuda_are_those_of_the_cpu(cuda_device, rng):
     """Over levels of one size together, one of them smaller, from splats that the host has."""
     splats = some_splats(rng, 9)

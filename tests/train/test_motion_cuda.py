@@ -20,6 +20,7 @@ def frames(rng):
     return old, new
 
 
+@pytest.mark.usefixtures("any_order")
 def test_vectors_on_cuda_are_those_of_the_cpu(cuda_device, frames):
     wanted, found = host.estimate_motion(*frames), cuda.estimate_motion(*frames, cuda_device)
     np.testing.assert_array_equal(found.vectors, wanted.vectors)
@@ -28,6 +29,7 @@ def test_vectors_on_cuda_are_those_of_the_cpu(cuda_device, frames):
     assert found.texture == pytest.approx(wanted.texture, rel=1e-5)
 
 
+@pytest.mark.usefixtures("any_order")
 def test_splats_on_cuda_follow_as_on_the_cpu(cuda_device, frames, rng):
     motion = host.estimate_motion(*frames)
     splats = some_splats(rng, 3)

@@ -30,6 +30,7 @@ def assert_alike(one: SplatModel, other: SplatModel) -> None:
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=2e-3, err_msg=name)
 
 
+@pytest.mark.usefixtures("any_order")
 def test_a_descent_on_cuda_is_that_of_the_cpu(cuda_device, rng):
     """In two runs, with the optimiser's memory, splats held, levels that take turns, and those of another size."""
     splats = some_splats(rng, 9)

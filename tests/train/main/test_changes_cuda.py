@@ -104,6 +104,7 @@ def test_a_b_frame_on_cuda_is_that_of_the_cpu(cuda_device, rng, moved, chroma):
         np.testing.assert_allclose(getattr(found[0], name), getattr(wanted[0], name), rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.usefixtures("any_order")
 def test_a_field_on_cuda_goes_where_the_cpus_goes(cuda_device, rng, moved):
     """By what splats pull and by its roughness, from the gradients of the first iteration on."""
     picture = moved[1]

@@ -105,7 +105,9 @@ def assert_nearly_equal(one: SplatState, other: SplatState) -> None:
     [("a program", "rgb"), ("many programs", "420"), ("a program", "gray")],
     indirect=["same_order"],
 )
-def test_whole_splats_on_cuda_become_what_they_become_on_the_cpu(cuda_device, rng, same_order, kind) -> None:
+def test_whole_splats_on_cuda_become_what_they_become_on_the_cpu(cuda_device, rng, request, same_order, kind) -> None:
+    if kind != "rgb":
+        request.getfixturevalue("any_order")
     frame = frame_of(kind, cuda_device, rng)
     here, there = (
         refine_intra(
@@ -123,8 +125,10 @@ def test_whole_splats_on_cuda_become_what_they_become_on_the_cpu(cuda_device, rn
     [("many programs", "rgb", False), ("a program", "420", True), ("a program", "gray", False)],
     indirect=["same_order"],
 )
-def test_slots_on_cuda_become_what_they_become_on_the_cpu(cuda_device, rng, same_order, kind, between) -> None:
+def test_slots_on_cuda_become_what_they_become_on_the_cpu(cuda_device, rng, request, same_order, kind, between) -> None:
     """Slots that move, one that a fit has faded out, one that is wrong altogether, one reborn."""
+    if kind == "gray":
+        request.getfixturevalue("any_order")
     frame = frame_of(kind, cuda_device, rng)
     predicted = round_whole(frame.splats, STEPS[INDEX], SIZE, opponent=frame.opponent)
     splats = splats_of(predicted, *SIZE, opponent=frame.opponent)
@@ -162,6 +166,7 @@ def test_layers_on_cuda_cost_about_as_much_as_on_the_cpu(cuda_device, rng) -> No
     np.testing.assert_allclose(there.squared_error, errors, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("any_order")
 def test_residuals_on_cuda_of_levels_of_different_sizes(cuda_device, rng) -> None:
     """Splats are shown in all levels from their layer's on; births are those that the CPU finds."""
     picture, sizes = scene(*SIZE), [(20, 16), (30, 24), SIZE]
