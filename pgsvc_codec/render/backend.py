@@ -34,7 +34,8 @@ class Choice(NamedTuple):
 def choose(device: str) -> Choice:
     """The device that is meant; ``auto`` is the first CUDA device if kernels run there, else the CPU.
 
-    The environment may say what ``auto`` is instead: PGSVC_DEVICE, one of the other names.  Where Triton is asked to interpret its kernels (TRITON_INTERPRET=1), ``cuda`` means that, and ``auto`` the CPU.
+    The environment may say what ``auto`` is instead: PGSVC_DEVICE, one of the other names.  Where Triton is asked to
+    interpret its kernels (TRITON_INTERPRET=1), ``cuda`` means that, and ``auto`` the CPU.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` (the first) or ``cuda:N``.
