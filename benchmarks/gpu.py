@@ -5,9 +5,10 @@
     python benchmarks/gpu.py --tiny              everything at a few pixels, interpreted where there is no GPU
 
 Material is what GPU_DATA has, by default that of all benchmarks: PNG, y4m and raw files, others where PyAV is there.
-Parts are processes of their own with a time limit each, so that one that fails costs no other.  Rows go to
-`results/gpu-CARD-COMMIT.tsv` and, with what is known of the card, to a JSON file beside it, what the parts print to
-`work/gpu/gpu.log`; all three also to $OUT where that is set.  Where there is no .git, the commit is $PGSVC_COMMIT.
+Parts are processes of their own with a time limit each, so that one that fails costs no other; one that takes too long
+says where it is before it is stopped.  Rows go to `results/gpu-CARD-COMMIT.tsv` and, with what is known of the card, to
+a JSON file beside it, what the parts print to `work/gpu/gpu.log`; all three also to $OUT where that is set, anew after
+each part.  What is printed at the end is short.  Where there is no .git, the commit is $PGSVC_COMMIT.
 
 Times are medians between device events after a warm-up, of inputs in rotation.  `ratio` is how much better a figure is
 than its target: 1 and more is enough.  Qualities to reach are those of `results/gpu-reference.tsv`.
@@ -25,7 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,9 +36,10 @@ from typing import Any, NamedTuple
 from results_file import ROOT, WORK, ResultsFile, commit
 
 LOG = WORK / "gpu" / "gpu.log"
-_SHOWN = 25  # lines of a part that failed
 LEAST_SECONDS = 5.0  # for which a part is begun
-RESERVED_SECONDS = 25.0  # for each part that comes later
+_GRACE = (6.0, 3.0)  # seconds that a part has to say where it is: as an exception, then as its threads lie
+_LINE = 160  # characters of what is printed
+_TROUBLE, _TABLE = 4500, 5500  # characters at most of what failed and of the rows, at the end
 COLUMNS = ["part", "name", "value", "unit", "target", "ratio", "note", "device"]
 
 
@@ -45,19 +48,21 @@ class Part(NamedTuple):
 
     module: str  # with `measure(rows, device, tiny=..)`; "" = the tests
     seconds: int  # at most
+    reserved: int  # of them, kept from parts that come before
 
 
-# In this order: what others stand on first, what takes longest last.
+# In this order: the tests compile what the others run, eight kernels at a time; then what others stand on, and what can
+# be done without last.
 PARTS = {
-    "tests": Part("", 130),
-    "card": Part("gpu_parts.card", 30),
-    "raster": Part("gpu_parts.raster", 90),
-    "fit": Part("gpu_parts.fit", 50),
-    "still": Part("gpu_parts.still", 60),
-    "clip": Part("gpu_parts.clip", 80),
-    "stills": Part("gpu_parts.stills", 80),
-    "decode": Part("gpu_parts.decode", 60),
-    "compare": Part("gpu_parts.compare", 90),
+    "tests": Part("", 130, 60),
+    "card": Part("gpu_parts.card", 30, 10),
+    "raster": Part("gpu_parts.raster", 90, 50),
+    "fit": Part("gpu_parts.fit", 60, 35),
+    "still": Part("gpu_parts.still", 70, 40),
+    "clip": Part("gpu_parts.clip", 90, 45),
+    "stills": Part("gpu_parts.stills", 80, 40),
+    "decode": Part("gpu_parts.decode", 60, 30),
+    "compare": Part("gpu_parts.compare", 90, 15),
 }
 _IS_CUDA_TEST = re.compile(r"mark\.cuda|def test_\w*(?:cuda|triton)", re.IGNORECASE)
 
@@ -69,6 +74,7 @@ class Outcome(NamedTuple):
     seconds: float
     ending: str  # "done", "failed: exit code N", "stopped after N s"
     said: str = ""  # last, if it is worth telling
+    trouble: tuple[str, ...] = ()  # lines that say why it is not done
 
     @property
     def line(self) -> str:
@@ -80,7 +86,7 @@ def cuda_tests() -> list[str]:
     """Files with tests of CUDA code; others would be in the way where their dependencies are missing."""
 
     def has_some(path: Path) -> bool:
-        if path.name == "test_project.py":  # texts, not code
+        if path.name in ("test_project.py", "test_cuda_compilation.py"):  # texts, not code; what runs is compiled, too
             return False
         is_named = re.search("cuda|triton", path.stem) is not None
         return is_named or _IS_CUDA_TEST.search(path.read_text(encoding="utf-8")) is not None
@@ -96,21 +102,44 @@ def command_of(name: str, rows: Path, *, tiny: bool) -> list[str]:
     options = ["-W", "default", "-p", "no:cacheprovider", "--continue-on-collection-errors", "-k", "cuda or triton"]
     told = ["-vv", "--tb=short", "--durations=8"]  # a line for each test, should there be no end
     if find_spec("xdist"):  # most of the time goes into compiling kernels
-        options += ["-n", "8", "--dist", "loadfile"]
+        options += ["-n", "8", "--dist", "worksteal"]
     if find_spec("pytest_timeout"):
-        options += ["--timeout", "100"]
+        options += ["--timeout", "60", "--timeout-method", "thread"]  # which a kernel that hangs does not outlast
     return [sys.executable, "-m", "pytest", *options, *told, *cuda_tests()]
 
 
+def trouble_of(lines: Sequence[str]) -> tuple[str, ...]:
+    """Of what a part printed, what says most about why it failed: pytest's summary and errors, or the end."""
+    summary = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    errors = [line for line in lines if re.match(r"E {3}\S", line)]
+    if not summary and not errors:
+        return tuple(lines[-12:])
+    return (*summary[:20], *dict.fromkeys(errors[:40]))
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Have a part end, if need be by force, and say where it was: pytest its failures so far, all where they hang."""
+    for told, seconds in zip((signal.SIGINT, signal.SIGABRT), _GRACE, strict=True):
+        process.send_signal(told)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+            break
+    with suppress(ProcessLookupError):  # its processes are gone, too
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def run_part(name: str, rows: Path, seconds: float, *, tiny: bool) -> Outcome:
-    """Run one part in a process group of its own; what it prints goes to the log, the end of it is shown."""
+    """Run one part in a process group of its own; what it prints goes to the log."""
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
     for variable in ("GPU_DATA", "PGSVC_BENCHMARKS", "PGSVC_DATA"):  # the part runs in another folder
         if environment.get(variable):
             environment[variable] = os.path.abspath(environment[variable])
     if not tiny:
         environment["PGSVC_REQUIRE_CUDA"] = "1"
+    if not PARTS[name].module:  # its processes share the cores
+        environment |= {"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
     LOG.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with LOG.open("a+b") as log:
@@ -125,33 +154,51 @@ def run_part(name: str, rows: Path, seconds: float, *, tiny: bool) -> Outcome:
             code = process.wait(seconds)
             ending = f"failed: exit code {code}" if code else "done"
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _stop(process)
             ending = f"stopped after {seconds:.0f} s"
         log.seek(begin)
-        lines = log.read().decode("utf-8", "replace").strip().splitlines()
-    if ending != "done":
-        print("\n".join(line[:200] for line in lines[-_SHOWN:]), flush=True)
+        lines = [line[:_LINE] for line in log.read().decode("utf-8", "replace").strip().splitlines()]
     said = lines[-1].strip("= ") if lines and not PARTS[name].module else ""
-    return Outcome(name, time.monotonic() - started, ending, said)
+    trouble = () if ending == "done" else trouble_of(lines)
+    return Outcome(name, time.monotonic() - started, ending, said, trouble)
 
 
-def run_all(names: Sequence[str], minutes: float, *, tiny: bool) -> tuple[list[dict[str, Any]], list[Outcome]]:
-    """All rows and how the parts ended; parts for which no time is left are left out."""
+def run_all(
+    names: Sequence[str],
+    minutes: float,
+    *,
+    tiny: bool,
+    keep: Callable[[list[dict[str, Any]], list[Outcome]], object] = lambda rows, outcomes: None,
+) -> tuple[list[dict[str, Any]], list[Outcome]]:
+    """All rows and how the parts ended; parts for which no time is left are left out.
+
+    Args:
+        names: of parts.
+        minutes: for all of them.
+        tiny: a few pixels.
+        keep: told what there is, after each part.
+    """
     end = time.monotonic() + 60 * minutes
-    outcomes = []
+    outcomes: list[Outcome] = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / "rows.jsonl"
-        rows.touch()
-        for later, name in zip(range(len(names) - 1, -1, -1), names, strict=True):
-            seconds = min(PARTS[name].seconds, end - time.monotonic() - later * RESERVED_SECONDS)
+        path = Path(folder) / "rows.jsonl"
+        path.touch()
+        for number, name in enumerate(names):
+            reserved = sum(PARTS[later].reserved for later in names[number + 1 :])
+            seconds = min(PARTS[name].seconds, end - time.monotonic() - reserved)
             if seconds < LEAST_SECONDS:
                 outcomes.append(Outcome(name, 0.0, "left out: no time"))
                 continue
-            outcomes.append(run_part(name, rows, seconds, tiny=tiny))
+            outcomes.append(run_part(name, path, seconds, tiny=tiny))
             print(outcomes[-1].line, flush=True)
-        lines = rows.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")], outcomes
+            text = path.read_text(encoding="utf-8")
+            if not text.endswith("\n"):  # cut short
+                text = text.rpartition("\n")[0] + "\n"
+                path.write_text(text, encoding="utf-8")
+            rows = [json.loads(line) for line in text.splitlines() if line]
+            keep(rows, outcomes)
+    return rows, outcomes
 
 
 def write(name: str, rows: Sequence[dict[str, Any]], outcomes: Sequence[Outcome], card: dict[str, str]) -> list[Path]:
@@ -172,18 +219,35 @@ def write(name: str, rows: Sequence[dict[str, Any]], outcomes: Sequence[Outcome]
     return paths
 
 
+def _shortened(lines: Sequence[str], most: int) -> list[str]:
+    """As many lines as fit into so many characters."""
+    kept: list[str] = []
+    for number, line in enumerate(lines):
+        most -= len(line) + 1
+        if most < 0:
+            return [*kept, f"and {len(lines) - number} lines more"]
+        kept.append(line)
+    return kept
+
+
 def table(rows: Sequence[dict[str, Any]], outcomes: Sequence[Outcome]) -> str:
-    """Failures and rows that are held to something; how many there are besides."""
+    """What failed, rows that are held to something, how many there are besides, and how the parts ended."""
 
     def line(row: dict[str, Any]) -> str:
         value = "-" if row["value"] is None else f"{row['value']:.4g}"
         target = "" if row["target"] is None else f" (target {row['target']:g}, ratio {row['ratio'] or 0:.2f})"
-        return f"{row['part']:8} {row['name']:58} {value:>9} {row['unit']}{target} {row['note']}".rstrip()
+        return f"{row['part']:8} {row['name']:58} {value:>9} {row['unit']}{target} {row['note']}".rstrip()[:_LINE]
 
     held = [row for row in rows if row["target"] is not None]
     failed = [row for row in rows if row["value"] is None and row["target"] is None]
+    troubled = [outcome for outcome in outcomes if outcome.trouble]
+    trouble: list[str] = []
+    for outcome in troubled:
+        told = (f"--- {outcome.part}: {outcome.ending}", *outcome.trouble)
+        trouble += _shortened(told, _TROUBLE // len(troubled))
     others = f"{len(rows) - len(held) - len(failed)} more rows are in the files"
-    return "\n".join([*map(line, failed), *map(line, held), others, *(outcome.line for outcome in outcomes)])
+    shown = _shortened([line(row) for row in [*failed, *held]], _TABLE)
+    return "\n".join([*trouble, *shown, others, *(outcome.line for outcome in outcomes)])
 
 
 def run_here(name: str, rows: Path, *, tiny: bool) -> None:
@@ -220,10 +284,13 @@ def main() -> int:
         os.environ["TRITON_INTERPRET"] = "1"
     card = facts(at)
     LOG.unlink(missing_ok=True)
-    rows, outcomes = run_all(options.parts, options.minutes, tiny=options.tiny)
     label = INTERPRETER if at.type != "cuda" else device_name(at)
     slug = re.sub("[^a-z0-9]+", "-", label.lower()).strip("-")
-    paths = write(f"gpu-{slug}-{commit().rstrip('+')}", rows, outcomes, card)
+    name = f"gpu-{slug}-{commit().rstrip('+')}"
+    rows, outcomes = run_all(
+        options.parts, options.minutes, tiny=options.tiny, keep=lambda *so_far: write(name, *so_far, card)
+    )
+    paths = write(name, rows, outcomes, card)
     print("\n" + table(rows, outcomes))
     print(" ".join(os.path.relpath(path) for path in paths))
     return 0 if all(outcome.ending == "done" for outcome in outcomes) else 1

@@ -109,18 +109,70 @@ def test_parts_that_crash_or_hang_cost_no_other(monkeypatch: pytest.MonkeyPatch)
         "card": "import sys; open(sys.argv[1], 'a').write('{\"part\": 1}\\n{\"part\": 2')",
         "decode": "import os; os.abort()",
         "still": "import time; time.sleep(60)",
-        "clip": "",
+        "clip": "import sys; open(sys.argv[1], 'a').write('{\"part\": 3}\\n')",
     }
-    monkeypatch.setattr(gpu, "PARTS", {name: gpu.Part("none", 20) for name in programs})
-    monkeypatch.setitem(gpu.PARTS, "still", gpu.Part("none", 1))
+    monkeypatch.setattr(gpu, "PARTS", {name: gpu.Part("none", 20, 1) for name in programs})
+    monkeypatch.setitem(gpu.PARTS, "still", gpu.Part("none", 1, 1))
     monkeypatch.setattr(gpu, "LEAST_SECONDS", 0.5)
-    monkeypatch.setattr(gpu, "RESERVED_SECONDS", 1.0)
     monkeypatch.setattr(gpu, "command_of", lambda name, rows, tiny: [sys.executable, "-c", programs[name], str(rows)])
-    rows, outcomes = gpu.run_all(list(programs), 1.0, tiny=True)
-    assert [row["part"] for row in rows] == [1]  # a line that was cut short is left out
+    kept = []
+    rows, outcomes = gpu.run_all(
+        list(programs), 1.0, tiny=True, keep=lambda rows, outcomes: kept.append((len(rows), len(outcomes)))
+    )
+    assert [row["part"] for row in rows] == [1, 3]  # a line that was cut short is left out
     endings = ["done", "failed: exit code -6", "stopped after 1 s", "done"]
     assert [outcome.ending for outcome in outcomes] == endings
+    assert kept == [(1, 1), (1, 2), (1, 3), (2, 4)]
     assert gpu.run_all(["clip"], 0.0, tiny=True)[1][0].ending == "left out: no time"
+
+
+@pytest.mark.parametrize(
+    ("before", "grace", "end"),
+    [("", (60.0, 60.0), "KeyboardInterrupt"), ("signal(SIGINT, SIG_IGN)", (0.1, 60.0), "Fatal Python error: Aborted")],
+    ids=["waits", "hangs"],
+)
+def test_parts_that_are_stopped_say_where_they_are(
+    monkeypatch: pytest.MonkeyPatch, before: str, grace: tuple[float, float], end: str
+) -> None:
+    import gpu
+
+    program = f"from signal import *\n{before}\ndef ponder():\n    print('ready', flush=True)\n    pause()\nponder()"
+    monkeypatch.setattr(gpu, "_GRACE", grace)
+    process = subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        gpu._stop(process)
+        said = process.stdout.read().decode()
+    assert end in said
+    assert "in ponder" in said
+
+
+def test_the_end_of_what_is_printed_is_short_and_says_what_failed() -> None:
+    import gpu
+
+    printed = [f"tests/test_{n}.py::test PASSED" for n in range(900)]
+    printed += ["E   ValueError: of a kernel", "E   ", "FAILED tests/test_7.py::test - ValueError", "=== 1 failed ==="]
+    trouble = gpu.trouble_of(printed)
+    assert trouble == ("FAILED tests/test_7.py::test - ValueError", "E   ValueError: of a kernel")
+    outcomes = [gpu.Outcome(name, 1.0, "failed: exit code 1", "", trouble * 200) for name in gpu.PARTS]
+    row = {"part": "fit", "value": 1.0, "unit": "s", "target": 2.0, "ratio": 2.0, "note": "n" * 300, "device": "none"}
+    text = gpu.table([{**row, "name": f"row {number}"} for number in range(300)], outcomes)
+    assert len(text) < 11_500
+    assert text.count("--- ") == len(gpu.PARTS)
+    assert text.count("E   ValueError: of a kernel") >= len(gpu.PARTS)
+    assert "row 0 " in text
+    assert "lines more" in text
+
+
+def test_all_parts_have_their_time() -> None:
+    import gpu
+
+    assert sum(part.reserved for part in gpu.PARTS.values()) <= 7.5 * 60
+    assert all(gpu.LEAST_SECONDS < part.reserved <= part.seconds for part in gpu.PARTS.values())
 
 
 def test_what_fails_inside_a_part_is_a_row(tmp_path: Path) -> None:
