@@ -6,7 +6,6 @@ apart is decided for each GOP by coding its first frames both ways with short fi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,6 +30,7 @@ _TINY = 1e-12
 _TRIAL_PRICE = 2.0  # of all frames
 # Trials are too short for B-frames to show what they are worth.
 _HANDICAPS = {1: 1.0, 2: 0.95, 4: 0.9, 8: 0.9}
+_LOST = 1.03  # times the J of the best distance
 TRIAL_FRAMES = 8  # behind the I-frame, by which `choose_distance` decides
 _LARGE, _HUGE = 480 * 320, 1600 * 900  # pixels from which on fields are coarser
 
@@ -152,19 +152,45 @@ def choose_distance(problems: Sequence[InterProblem], first: Sequence[Slots]) ->
         first: layers of the I-frame as decoded.
     """
     problems = problems[: TRIAL_FRAMES + 1]
-    costs: dict[int, float] = {}
+    trials: dict[int, _Trial] = {}
     # from the middle outwards: one of the ends is not worth a trial; B-frames are the cheaper ones to try
     for distance in (4, 1, 8, 2):
-        ruled_out = distance in (2, 8) and 4 in costs and (costs[4] < costs[1]) == (distance == 2)
+        ruled_out = distance in (2, 8) and 4 in trials and (trials[4].cost < trials[1].cost) == (distance == 2)
         if distance == 1 or (distance < len(problems) and not ruled_out):
-            costs[distance] = _trial_cost(problems, first, distance, min(costs.values(), default=math.inf))
-    return min(costs, key=lambda distance: costs[distance])
+            best = min(trials.values(), key=lambda trial: trial.cost, default=None)
+            trials[distance] = _trial(problems, first, distance, best)
+    return min(trials, key=lambda distance: trials[distance].cost)
 
 
-def _trial_cost(problems: Sequence[InterProblem], first: Sequence[Slots], distance: int, most: float) -> float:
-    """J of all frames but the first, at one price for all, less the handicap; or, beyond `most`, of some of them."""
+class _Trial(NamedTuple):
+    """What frames have come to at one price for all, less the handicap."""
+
+    distance: int
+    costs: NDArray[np.float64]  # [frames] J of each, that of the first left out; infinite where it was not tried
+
+    @property
+    def cost(self) -> float:
+        """J of all frames."""
+        return float(self.costs.sum())
+
+    def is_lost(self, best: _Trial) -> bool:
+        """Whether it need not be tried any further: it costs more already, or would, were the rest as cheap as there.
+
+        Frames are compared where both have an anchor: what one has paid for, the other has then, too.
+        """
+        tried = np.isfinite(self.costs)
+        count = int(tried.sum())
+        if self.costs[tried].sum() > best.cost:
+            return True
+        side_by_side = tried[:count].all() and (count - 1) % max(self.distance, best.distance) == 0
+        return bool(side_by_side and self.costs[:count].sum() + best.costs[count:].sum() > _LOST * best.cost)
+
+
+def _trial(problems: Sequence[InterProblem], first: Sequence[Slots], distance: int, best: _Trial | None) -> _Trial:
+    """Code frames with a distance, as far as it may still be better than the best one so far."""
     decoded: dict[int, Sequence[Slots]] = {0: first}
-    total = cost = 0.0
+    trial = _Trial(distance, np.full(len(problems), np.inf))
+    trial.costs[0] = 0.0
     field = None
     for step in coding_order(len(problems), distance)[1:]:
         assert step.past is not None
@@ -178,13 +204,13 @@ def _trial_cost(problems: Sequence[InterProblem], first: Sequence[Slots], distan
             pairs = zip(past, decoded[step.future], strict=True)
             past = [predict_between(*pair, late=step.late) for pair in pairs]
             targets = _between(problem, past, _TRIAL)
-        total += float(np.dot(problem.level_weights, targets.squared_error) + np.dot(problem.lambdas, targets.bits))
-        cost = _HANDICAPS[distance] * total
-        if cost > most:
+        cost = np.dot(problem.level_weights, targets.squared_error) + np.dot(problem.lambdas, targets.bits)
+        trial.costs[step.display] = _HANDICAPS[distance] * float(cost)
+        if best is not None and trial.is_lost(best):
             break
         new = targets.reborn or [np.zeros(len(state), np.bool_) for state in targets.slots]
         decoded[step.display] = [
             Slots(state, births_of(slots, reborn[: len(slots.births)], len(state), step.display))
             for slots, state, reborn in zip(past, targets.slots, new, strict=True)
         ]
-    return cost
+    return trial
