@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "splats": set(),
     "picture": {"video"},
     "format": set(),
-    "coding": {"format", "splats"},
+    "coding": {"format", "splats", "jit"},
     "render": {"splats", "picture", "jit"},
     "media": {"video", "picture"},
     "train": {"render", "splats", "picture", "config", "video", "jit", "coding.baseline.quant", "coding.main"},

@@ -29,7 +29,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.main import kernels
+from pgsvc_codec.coding.main import coded_splats
 from pgsvc_codec.coding.main.intra import grid_shape
 from pgsvc_codec.coding.main.state import CELL_BITS, MAX_CLASS, classes_of, position_shifts, symbols_of
 from pgsvc_codec.splats import FloatArray, IntArray, SplatState
@@ -266,7 +266,7 @@ def _cell_bits(counts: NDArray[np.signedinteger]) -> tuple[NDArray[np.float64], 
     near = np.zeros(counts.shape, np.intp)
     for down, right, weight in _LOOKING:
         near += weight * padded[1 - down : 1 - down + rows, 1 - right : 1 - right + columns]
-    context_of = np.array([kernels.cell_context(number) for number in range(_MOST_NEAR + 1)])
+    context_of = np.array([coded_splats.cell_context(number) for number in range(_MOST_NEAR + 1)])
     capped = np.minimum(counts, _MOST_COUNT)
     table = _category_bits(capped.ravel(), context_of[near].ravel(), _CELL_CONTEXTS, _MOST_COUNT + 1)
     table = table[context_of]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.main import kernels
+from pgsvc_codec.coding.main import coded_slots, coded_vectors, range_coder
 from pgsvc_codec.coding.main.intra import CellSymbols, cell_symbols
 from pgsvc_codec.coding.main.predict import (
     MAX_VECTOR,
@@ -26,7 +26,7 @@ _SPACING_BITS = 2
 class Change(NamedTuple):
     """What a payload says of slots."""
 
-    flags: IntArray  # [N] of the predicted slots, bits of `kernels.POSITION` and so on
+    flags: IntArray  # [N] of the predicted slots, bits of `coded_slots.POSITION` and so on
     deltas: IntArray  # [N, 5 + C] position, shape, amplitude
     new: CellSymbols  # splats coded whole, those of revived slots first
     added: int  # how many of them are slots behind the predicted ones
@@ -65,8 +65,8 @@ def change_of(
         removed = np.zeros_like(dead)
     stays = ~dead & ~removed
     deltas, flags = changes(predicted, targets[:number], step, ~stays)
-    flags[removed] = kernels.REMOVED
-    flags[whole[:number]] |= kernels.REVIVED
+    flags[removed] = coded_slots.REMOVED
+    flags[whole[:number]] |= coded_slots.REVIVED
 
     rows = np.flatnonzero(whole)
     new, sorted_rows = cell_symbols(targets[rows], step, grid)
@@ -79,31 +79,31 @@ def change_of(
 def assembled(predicted: SplatState, flags: IntArray, deltas: IntArray, new: SplatState, step: int) -> SplatState:
     """The slots of a frame: new splats fill those revived, in order, and go on behind the last."""
     state = SplatState(*(part.copy() for part in parts_of(predicted)))
-    kernels.change_slots(*parts_of(state), flags, deltas, step)
+    coded_slots.change_slots(*parts_of(state), flags, deltas, step)
     if not len(new):
         return state
-    revived = np.flatnonzero(flags & kernels.REVIVED)
+    revived = np.flatnonzero(flags & coded_slots.REVIVED)
     for ours, theirs in zip(parts_of(state), parts_of(new), strict=True):
         ours[revived] = theirs[: len(revived)]
     return SplatState.concatenate([state, new[len(revived) :]])
 
 
-def write_field(coder: kernels.Coder, field: MotionField, before: MotionField | None) -> None:
+def write_field(coder: range_coder.Coder, field: MotionField, before: MotionField | None) -> None:
     """Append a motion field; that of the payload before helps."""
-    kernels.code_bits(coder, _SPACING_BITS, SPACINGS.index(field.spacing))
+    range_coder.code_bits(coder, _SPACING_BITS, SPACINGS.index(field.spacing))
     vectors = field.vectors.astype(np.int32)
-    kernels.code_vectors(coder, vectors, *_known(before, field.spacing, vectors), MAX_VECTOR)
+    coded_vectors.code_vectors(coder, vectors, *_known(before, field.spacing, vectors), MAX_VECTOR)
 
 
-def read_field(coder: kernels.Coder, width: int, height: int, before: MotionField | None) -> MotionField:
+def read_field(coder: range_coder.Coder, width: int, height: int, before: MotionField | None) -> MotionField:
     """Read a motion field.
 
     Raises:
         CorruptError: a vector is too long.
     """
-    spacing = SPACINGS[kernels.code_bits(coder, _SPACING_BITS, 0)]
+    spacing = SPACINGS[range_coder.code_bits(coder, _SPACING_BITS, 0)]
     vectors = np.zeros((*field_shape(width, height, spacing), 2), np.int32)
-    if kernels.code_vectors(coder, vectors, *_known(before, spacing, vectors), MAX_VECTOR):
+    if coded_vectors.code_vectors(coder, vectors, *_known(before, spacing, vectors), MAX_VECTOR):
         raise CorruptError(f"motion field: got a vector of more than {MAX_VECTOR} half pixels")
     return MotionField(spacing, vectors.astype(np.int16))
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.main import kernels
+from pgsvc_codec.coding.main import coded_splats, range_coder
 from pgsvc_codec.coding.main.state import (
     CELL_BITS,
     MAX_AMPLITUDE,
@@ -70,44 +70,48 @@ def cell_symbols(state: SplatState, step: int, grid: tuple[int, int]) -> tuple[C
     return CellSymbols(places, symbols.amplitudes, shapes, inner), order
 
 
-def write_whole(coder: kernels.Coder, symbols: CellSymbols, step: int, grid: tuple[int, int], *, sparse: bool) -> None:
+def write_whole(
+    coder: range_coder.Coder, symbols: CellSymbols, step: int, grid: tuple[int, int], *, sparse: bool
+) -> None:
     """Append splats coded whole; where they are few, `sparse`, distances of cells take the place of counts."""
     if sparse:
-        kernels.code_gaps(coder, symbols.cells, grid[0] * grid[1])
+        coded_splats.code_gaps(coder, symbols.cells, grid[0] * grid[1])
     else:
         counts = np.bincount(symbols.cells, minlength=grid[0] * grid[1]).astype(np.int32)
-        kernels.code_cells(coder, counts.reshape(grid), MAX_SPLATS)
-    kernels.code_whole(coder, step, *grid, *symbols)
+        coded_splats.code_cells(coder, counts.reshape(grid), MAX_SPLATS)
+    coded_splats.code_whole(coder, step, *grid, *symbols)
 
 
-def read_counted(coder: kernels.Coder, step: int, grid: tuple[int, int], channels: int) -> SplatState:
+def read_counted(coder: range_coder.Coder, step: int, grid: tuple[int, int], channels: int) -> SplatState:
     """Read splats coded whole, from the counts of their cells on.
 
     Raises:
         CorruptError: there are too many, or one is out of limits.
     """
     counts = np.zeros(grid, np.int32)
-    if kernels.code_cells(coder, counts, MAX_SPLATS) < 0:
+    if coded_splats.code_cells(coder, counts, MAX_SPLATS) < 0:
         raise CorruptError(f"cells: got more than {MAX_SPLATS} splats, allowed {MAX_SPLATS}")
     cells = np.repeat(np.arange(counts.size, dtype=np.int32), counts.ravel())
     return _read_splats(coder, cells, step, grid, channels)
 
 
-def read_sparse(coder: kernels.Coder, number: int, step: int, grid: tuple[int, int], channels: int) -> SplatState:
+def read_sparse(coder: range_coder.Coder, number: int, step: int, grid: tuple[int, int], channels: int) -> SplatState:
     """Read so many splats coded whole, from the distances of their cells on.
 
     Raises:
         CorruptError: one is out of limits.
     """
     cells = np.zeros(number, np.int32)
-    if kernels.code_gaps(coder, cells, grid[0] * grid[1]) < 0:
+    if coded_splats.code_gaps(coder, cells, grid[0] * grid[1]) < 0:
         raise CorruptError(f"new splats: one lies behind the last of {grid[0]} x {grid[1]} cells")
     return _read_splats(coder, cells, step, grid, channels)
 
 
-def _read_splats(coder: kernels.Coder, cells: IntArray, step: int, grid: tuple[int, int], channels: int) -> SplatState:
+def _read_splats(
+    coder: range_coder.Coder, cells: IntArray, step: int, grid: tuple[int, int], channels: int
+) -> SplatState:
     amplitudes, shapes, positions = (np.zeros((len(cells), width), np.int32) for width in (channels, 3, 2))
-    if kernels.code_whole(coder, step, *grid, cells, amplitudes, shapes, positions):
+    if coded_splats.code_whole(coder, step, *grid, cells, amplitudes, shapes, positions):
         raise CorruptError(f"splats: got an amplitude or a shear out of limits with step {step}")
     return SplatState(positions, shapes, amplitudes)
 

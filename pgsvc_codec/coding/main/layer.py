@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.main import kernels
+from pgsvc_codec.coding.main import coded_slots, range_coder
 from pgsvc_codec.coding.main.gop import ANCHOR_DISTANCES, INTRA, FrameStep
 from pgsvc_codec.coding.main.inter import assembled, change_of, read_field, write_field
 from pgsvc_codec.coding.main.intra import (
@@ -43,7 +43,7 @@ _DISTANCE_BITS = 3
 _HEADER_BYTES = 256  # more than all fields before the splats
 _SLOT_BYTES = 512  # of one slot's flags and deltas, at most
 _VECTOR_BYTES = 128
-_NEW_BACKGROUND, _MOTION, _ACTION, _NEW_STEP = range(4)  # `kernels.code_flag`; the last two once per kind of frame
+_NEW_BACKGROUND, _MOTION, _ACTION, _NEW_STEP = range(4)  # `range_coder.code_flag`; the last two once per kind of frame
 
 
 class FrameHeader(NamedTuple):
@@ -153,21 +153,21 @@ class LayerEncoder(_State):
                 f"frame header: got {header} in layer {self.layer}, allowed in layer 0, and there required"
             )
         symbols, order = cell_symbols(state, step_of(step_index), self._grid)
-        coder = kernels.writer(self._models, _HEADER_BYTES + capacity(len(state), self._grid))
+        coder = range_coder.writer(self._models, _HEADER_BYTES + capacity(len(state), self._grid))
         if header is not None:
             self._write_background(coder, header.background)
             if header.anchor_distance not in ANCHOR_DISTANCES:
                 raise ValueError(f"anchor distance: got {header.anchor_distance}, allowed {ANCHOR_DISTANCES}")
-            kernels.code_bits(coder, _DISTANCE_BITS, ANCHOR_DISTANCES.index(header.anchor_distance))
-        kernels.code_bits(coder, 1, len(state) > 0)
+            range_coder.code_bits(coder, _DISTANCE_BITS, ANCHOR_DISTANCES.index(header.anchor_distance))
+        range_coder.code_bits(coder, 1, len(state) > 0)
         if len(state):
-            kernels.code_bits(coder, _STEP_BITS, step_index)
+            range_coder.code_bits(coder, _STEP_BITS, step_index)
             write_whole(coder, symbols, step_of(step_index), self._grid, sparse=False)
-        self._models = kernels.models_of(coder)
+        self._models = range_coder.models_of(coder)
         self.state, self.order = state[order], order
         slots = Slots(self.state, np.zeros(len(state), np.int32))
         self._keep(INTRA, slots, header.background if header else (), None)
-        return kernels.finished(coder)
+        return range_coder.finished(coder)
 
     def encode_inter(
         self,
@@ -208,7 +208,7 @@ class LayerEncoder(_State):
             reborn = np.zeros(len(targets), np.bool_)
         change = change_of(predicted.state, targets, reborn, step_of(step_index), self._grid)
         number = len(predicted.state)
-        coder = kernels.writer(
+        coder = range_coder.writer(
             self._models,
             _HEADER_BYTES
             + (_VECTOR_BYTES * field.vectors.size // 2 if field else 0)
@@ -220,25 +220,25 @@ class LayerEncoder(_State):
             codes = self.background(step)
             if not between:
                 renewed = background is not None and background != codes
-                kernels.code_flag(coder, _NEW_BACKGROUND, renewed)
+                range_coder.code_flag(coder, _NEW_BACKGROUND, renewed)
                 if background is not None and renewed:
                     self._write_background(coder, background)
                     codes = background
-                kernels.code_flag(coder, _MOTION, field is not None)
+                range_coder.code_flag(coder, _MOTION, field is not None)
                 if field is not None:
                     write_field(coder, field, self._field)
         elif background is not None:
             raise ValueError(f"background: got one in layer {self.layer}, allowed in layer 0")
         kind = _kind(step)
         action = bool(change.flags.any()) or change.added > 0
-        kernels.code_flag(coder, _ACTION + 2 * kind, action)
+        range_coder.code_flag(coder, _ACTION + 2 * kind, action)
         if action:
-            kernels.code_flag(coder, _NEW_STEP + 2 * kind, step_index != self._steps[kind])
+            range_coder.code_flag(coder, _NEW_STEP + 2 * kind, step_index != self._steps[kind])
             if step_index != self._steps[kind]:
-                kernels.code_bits(coder, _STEP_BITS, step_index)
+                range_coder.code_bits(coder, _STEP_BITS, step_index)
             self._steps[kind] = step_index
             flags = change.flags.copy()
-            kernels.code_slots(
+            coded_slots.code_slots(
                 coder,
                 kind,
                 self._size,
@@ -250,15 +250,15 @@ class LayerEncoder(_State):
                 change.deltas,
             )
             if not between:
-                kernels.code_number(coder, change.added)
+                range_coder.code_number(coder, change.added)
                 if len(change.new.cells):
                     write_whole(coder, change.new, step_of(step_index), self._grid, sparse=True)
-        self._models = kernels.models_of(coder)
+        self._models = range_coder.models_of(coder)
         self._field = field or self._field
         self.state, self.order = change.state, change.order
-        births = births_of(predicted, change.flags & kernels.REVIVED != 0, len(targets), step.display)
+        births = births_of(predicted, change.flags & coded_slots.REVIVED != 0, len(targets), step.display)
         self._keep(step, Slots(change.state, births), codes, change.flags)
-        return kernels.finished(coder)
+        return range_coder.finished(coder)
 
     def _check(self, state: SplatState, step_index: int) -> None:
         if state.channels != self.channels:
@@ -267,11 +267,11 @@ class LayerEncoder(_State):
             raise ValueError(f"splats: got {len(state)}, allowed {MAX_SPLATS}")
         step_of(step_index)
 
-    def _write_background(self, coder: kernels.Coder, codes: tuple[int, ...]) -> None:
+    def _write_background(self, coder: range_coder.Coder, codes: tuple[int, ...]) -> None:
         if len(codes) != self.channels or not all(0 <= code <= 255 for code in codes):
             raise ValueError(f"background: got {codes}, allowed {self.channels} codes 0..255")
         for code in codes:
-            kernels.code_bits(coder, _BACKGROUND_BITS, code)
+            range_coder.code_bits(coder, _BACKGROUND_BITS, code)
 
 
 class LayerDecoder(_State):
@@ -296,17 +296,17 @@ class LayerDecoder(_State):
         Raises:
             CorruptError: the payload contradicts itself or a limit.
         """
-        coder = kernels.reader(self._models, payload)
+        coder = range_coder.reader(self._models, payload)
         background: tuple[int, ...] = ()
         if self.layer == 0:
             background = self._read_background(coder)
-            distance = kernels.code_bits(coder, _DISTANCE_BITS, 0)
+            distance = range_coder.code_bits(coder, _DISTANCE_BITS, 0)
             if distance >= len(ANCHOR_DISTANCES):
                 raise CorruptError(f"anchor distance: got 2^{distance}, allowed {ANCHOR_DISTANCES}")
             self.header = FrameHeader(background, ANCHOR_DISTANCES[distance])
         state = SplatState.empty(self.channels)
-        if kernels.code_bits(coder, 1, 0):
-            step_index = kernels.code_bits(coder, _STEP_BITS, 0)
+        if range_coder.code_bits(coder, 1, 0):
+            step_index = range_coder.code_bits(coder, _STEP_BITS, 0)
             state = read_counted(coder, step_of(step_index), self._grid, self.channels)
         self._finish(coder, payload, "I")
         self._keep(INTRA, Slots(state, np.zeros(len(state), np.int32)), background, None)
@@ -323,25 +323,27 @@ class LayerDecoder(_State):
         Raises:
             CorruptError: the payload contradicts itself or a limit.
         """
-        coder = kernels.reader(self._models, payload)
+        coder = range_coder.reader(self._models, payload)
         kind = _kind(step)
         background: tuple[int, ...] = ()
         if self.layer == 0:
             background = self.background(step)
             if kind == 0:
-                if kernels.code_flag(coder, _NEW_BACKGROUND, 0):
+                if range_coder.code_flag(coder, _NEW_BACKGROUND, 0):
                     background = self._read_background(coder)
-                field = read_field(coder, *self._size, self._field) if kernels.code_flag(coder, _MOTION, 0) else None
+                field = (
+                    read_field(coder, *self._size, self._field) if range_coder.code_flag(coder, _MOTION, 0) else None
+                )
                 self.field = field
         predicted = self.predicted(step, field)
         number = len(predicted.state)
         slots, flags = predicted, np.zeros(number, np.int32)
-        if kernels.code_flag(coder, _ACTION + 2 * kind, 0):
-            if kernels.code_flag(coder, _NEW_STEP + 2 * kind, 0):
-                self._steps[kind] = kernels.code_bits(coder, _STEP_BITS, 0)
+        if range_coder.code_flag(coder, _ACTION + 2 * kind, 0):
+            if range_coder.code_flag(coder, _NEW_STEP + 2 * kind, 0):
+                self._steps[kind] = range_coder.code_bits(coder, _STEP_BITS, 0)
             size = step_of(self._steps[kind])
             deltas = np.zeros((number, 5 + self.channels), np.int32)
-            kernels.code_slots(
+            coded_slots.code_slots(
                 coder,
                 kind,
                 self._size,
@@ -355,26 +357,26 @@ class LayerDecoder(_State):
             new = SplatState.empty(self.channels)
             added = 0
             if kind == 0:
-                added = kernels.code_number(coder, 0)
+                added = range_coder.code_number(coder, 0)
                 if number + added > MAX_SPLATS:
                     raise CorruptError(f"slots: got {number + added}, allowed {MAX_SPLATS}")
-                whole = int(np.count_nonzero(flags & kernels.REVIVED)) + added
+                whole = int(np.count_nonzero(flags & coded_slots.REVIVED)) + added
                 if whole:
                     new = read_sparse(coder, whole, size, self._grid, self.channels)
             state = assembled(predicted.state, flags, deltas, new, size)
-            slots = Slots(state, births_of(predicted, flags & kernels.REVIVED != 0, len(state), step.display))
+            slots = Slots(state, births_of(predicted, flags & coded_slots.REVIVED != 0, len(state), step.display))
         self._finish(coder, payload, "PB"[kind])
         self._field = field or self._field
         self._keep(step, slots, background, flags)
         return slots.state
 
-    def _read_background(self, coder: kernels.Coder) -> tuple[int, ...]:
-        return tuple(kernels.code_bits(coder, _BACKGROUND_BITS, 0) for _ in range(self.channels))
+    def _read_background(self, coder: range_coder.Coder) -> tuple[int, ...]:
+        return tuple(range_coder.code_bits(coder, _BACKGROUND_BITS, 0) for _ in range(self.channels))
 
-    def _finish(self, coder: kernels.Coder, payload: bytes, kind: str) -> None:
-        if kernels.left_over(coder, payload):
+    def _finish(self, coder: range_coder.Coder, payload: bytes, kind: str) -> None:
+        if range_coder.left_over(coder, payload):
             raise CorruptError(f"{kind} payload of layer {self.layer}: {len(payload)} bytes belong to no splats")
-        self._models = kernels.models_of(coder)
+        self._models = range_coder.models_of(coder)
 
 
 def _kind(step: FrameStep) -> int:

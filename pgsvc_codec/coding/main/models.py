@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.main import kernels
+from pgsvc_codec.coding.main import range_coder
 
 _ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 
@@ -180,8 +180,8 @@ def _states() -> NDArray[np.int64]:
     letters, digits = ("".join(text.split()) for text in (PROBABILITIES, COUNTS))
     odds = np.array([_ALPHABET.index(letter) for letter in letters], np.int64) - len(_ALPHABET) // 2
     counts = np.int64(1) << np.array([int(digit) for digit in digits], np.int64)
-    weights = np.array([int(number) for number in WEIGHTS.split()], np.int64) << kernels.WEIGHT_BITS - 8
-    return np.concatenate([kernels.probabilities(64 * odds) << kernels.COUNT_BITS | counts, weights])
+    weights = np.array([int(number) for number in WEIGHTS.split()], np.int64) << range_coder.WEIGHT_BITS - 8
+    return np.concatenate([range_coder.probabilities(64 * odds) << range_coder.COUNT_BITS | counts, weights])
 
 
 def initial_models() -> NDArray[np.int64]:

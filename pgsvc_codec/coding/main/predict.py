@@ -22,21 +22,20 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pgsvc_codec.coding.main import kernels
+from pgsvc_codec.coding.main import coded_slots
 from pgsvc_codec.coding.main.state import (
+    MAX_POSITION,
+    MIN_POSITION,
     POSITION_BITS,
     classes_of,
     parts_of,
     position_shifts,
     shape_shifts,
 )
-from pgsvc_codec.format.constants import MAX_SIDE
 from pgsvc_codec.splats import IntArray, SplatState
 
 SPACINGS = (8, 16, 32, 64)
 MAX_VECTOR = 1023  # half pixels
-MARGIN = 256 << POSITION_BITS  # that slots may leave the frame by
-MIN_POSITION, MAX_POSITION = -MARGIN, (MAX_SIDE << POSITION_BITS) + MARGIN - 1
 _HALF_PIXEL_BITS = POSITION_BITS - 1
 
 
@@ -92,16 +91,16 @@ class InterSymbols(NamedTuple):
     """How slots differ from their prediction."""
 
     deltas: IntArray  # [N, 5 + C] of position, shape and amplitude, in steps
-    flags: IntArray  # [N] groups of which some are not 0: bits `kernels.POSITION`, `SHAPE` and `COLOR`
+    flags: IntArray  # [N] groups of which some are not 0: bits `coded_slots.POSITION`, `SHAPE` and `COLOR`
 
 
 def flagged(deltas: IntArray) -> InterSymbols:
     """Changes [N, 5 + C] with the flags of their groups."""
     flags = np.zeros(len(deltas), np.int32)
     for flag, group in (
-        (kernels.POSITION, deltas[:, :2]),
-        (kernels.SHAPE, deltas[:, 2:5]),
-        (kernels.COLOR, deltas[:, 5:]),
+        (coded_slots.POSITION, deltas[:, :2]),
+        (coded_slots.SHAPE, deltas[:, 2:5]),
+        (coded_slots.COLOR, deltas[:, 5:]),
     ):
         flags |= np.where(group.any(axis=1), np.int32(flag), np.int32(0))
     return InterSymbols(deltas, flags)
@@ -181,8 +180,8 @@ def inter_shifts(predicted: SplatState, step: int) -> tuple[IntArray, IntArray]:
 def changed(predicted: SplatState, deltas: IntArray, step: int) -> SplatState:
     """The slots after changes [N, 5 + C] of position, shape and amplitude in steps, within the limits of the state."""
     state = SplatState(*(part.copy() for part in parts_of(predicted)))
-    flags = np.full(len(state), kernels.POSITION | kernels.SHAPE | kernels.COLOR, np.int32)
-    kernels.change_slots(*parts_of(state), flags, deltas, step)
+    flags = np.full(len(state), coded_slots.POSITION | coded_slots.SHAPE | coded_slots.COLOR, np.int32)
+    coded_slots.change_slots(*parts_of(state), flags, deltas, step)
     return state
 
 
@@ -202,6 +201,6 @@ def changes(
     """
     symbols = InterSymbols(np.empty((len(state), 5 + state.channels), np.int32), np.empty(len(state), np.int32))
     still = np.zeros(len(state), np.bool_) if still is None else still
-    if kernels.find_changes(parts_of(predicted), parts_of(state), still, step, *symbols):
+    if coded_slots.find_changes(parts_of(predicted), parts_of(state), still, step, *symbols):
         raise ValueError(f"slots: not all lie a whole number of steps from their prediction, step {step}")
     return symbols

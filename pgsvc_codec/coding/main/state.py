@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pgsvc_codec.format.constants import MAX_SIDE
 from pgsvc_codec.splats import IntArray, Splats, SplatState
 
 POSITION_BITS = 6
@@ -32,6 +33,8 @@ MAX_CLASS = 8
 MIN_LOG_LENGTH, MAX_LOG_LENGTH = -2 << SHAPE_BITS, (12 << SHAPE_BITS) - 1  # a quarter of a pixel to 4096 pixels
 MAX_SHEAR = (64 << SHAPE_BITS) - 1
 MAX_AMPLITUDE = (1 << 24) - 1
+_MARGIN = 256 << POSITION_BITS  # that slots may leave the frame by
+MIN_POSITION, MAX_POSITION = -_MARGIN, (MAX_SIDE << POSITION_BITS) + _MARGIN - 1
 
 CELL_BITS = 3 + POSITION_BITS  # a cell of 8 pixels: no step of a position is wider
 

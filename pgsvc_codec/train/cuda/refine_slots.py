@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pgsvc_codec.coding.main import predict, state
+from pgsvc_codec.coding.main import state
 from pgsvc_codec.train.cuda.refine_sums import (
     AMPLITUDE,
     BEST,
@@ -53,7 +53,7 @@ COLOR_DELTAS = tl.constexpr(5)  # where those of amplitudes begin
 _DELTAS = tl.constexpr(256)  # magnitudes in a table
 _REMOVED = tl.constexpr(REMOVED_MODE)
 _MODES = tl.constexpr(REMOVED_MODE + 1)
-_LEAST_POSITION, _MOST_POSITION = tl.constexpr(predict.MIN_POSITION), tl.constexpr(predict.MAX_POSITION)
+_LEAST_POSITION, _MOST_POSITION = tl.constexpr(state.MIN_POSITION), tl.constexpr(state.MAX_POSITION)
 _LEAST_LENGTH, _MOST_LENGTH = tl.constexpr(state.MIN_LOG_LENGTH), tl.constexpr(state.MAX_LOG_LENGTH)
 _MOST_SHEAR = tl.constexpr(state.MAX_SHEAR)
 

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.cost import IntraCosts
-from pgsvc_codec.coding.main.predict import MAX_POSITION, MIN_POSITION
-from pgsvc_codec.coding.main.state import MAX_LOG_LENGTH, MAX_SHEAR, MIN_LOG_LENGTH
+from pgsvc_codec.coding.main.state import MAX_LOG_LENGTH, MAX_POSITION, MAX_SHEAR, MIN_LOG_LENGTH, MIN_POSITION
 from pgsvc_codec.picture import PlaneGroup
 from pgsvc_codec.splats import IntArray
 from pgsvc_codec.train.births import Births

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main.cost import IntraCosts, intra_bits, intra_costs, payload_bits
-from pgsvc_codec.coding.main.predict import MAX_POSITION, MIN_POSITION
 from pgsvc_codec.coding.main.state import (
     AMPLITUDE_BITS,
     MAX_LOG_LENGTH,
+    MAX_POSITION,
     MAX_SHEAR,
     MIN_LOG_LENGTH,
+    MIN_POSITION,
     POSITION_BITS,
     parameters_of,
     splats_of,

@@ -7,14 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgsvc_codec.coding.main import kernels
+from pgsvc_codec.coding.main import contexts
 from pgsvc_codec.coding.main.layer import ANCHOR_DISTANCES, FrameHeader, LayerDecoder, LayerEncoder
-from pgsvc_codec.coding.main.predict import MAX_POSITION, MIN_POSITION
 from pgsvc_codec.coding.main.state import (
-    MAX_AMPLITUDE,
-    MAX_CLASS,
     MAX_LOG_LENGTH,
-    MAX_SHEAR,
     MIN_LOG_LENGTH,
     SHAPE_BITS,
     STEPS,
@@ -125,11 +121,8 @@ def test_damaged_payloads_are_corrupt_or_within_limits(
     assert (np.abs(state.amplitudes) < 1 << 24).all()
 
 
-def test_kernels_know_the_limits_of_the_state() -> None:
-    assert (kernels.MAX_CLASS, kernels.MAX_AMPLITUDE, kernels.MAX_SHEAR) == (MAX_CLASS, MAX_AMPLITUDE, MAX_SHEAR)
-    assert (kernels.MIN_LOG_LENGTH, kernels.MAX_LOG_LENGTH) == (MIN_LOG_LENGTH, MAX_LOG_LENGTH)
-    assert (kernels.MIN_POSITION, kernels.MAX_POSITION) == (MIN_POSITION, MAX_POSITION)
-    assert kernels.OCTAVES << SHAPE_BITS == MAX_LOG_LENGTH + 1 - MIN_LOG_LENGTH
+def test_octaves_are_those_of_lengths() -> None:
+    assert contexts.OCTAVES << SHAPE_BITS == MAX_LOG_LENGTH + 1 - MIN_LOG_LENGTH
 
 
 def test_bytes_that_nobody_reads_are_corrupt() -> None:

@@ -8,8 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgsvc_codec.coding.main.predict import (
-    MAX_POSITION,
-    MIN_POSITION,
     SPACINGS,
     MotionField,
     Slots,
@@ -22,7 +20,7 @@ from pgsvc_codec.coding.main.predict import (
     predict_between,
     predict_inter,
 )
-from pgsvc_codec.coding.main.state import MAX_AMPLITUDE, MAX_SHEAR, STEPS
+from pgsvc_codec.coding.main.state import MAX_AMPLITUDE, MAX_POSITION, MAX_SHEAR, MIN_POSITION, STEPS
 from pgsvc_codec.splats import SplatState
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from main_chains import HEIGHT, INDEX, WIDTH, next_frame, whole_state
 
-from pgsvc_codec.coding.main import kernels, models
+from pgsvc_codec.coding.main import contexts, models, range_coder
 from pgsvc_codec.coding.main.gop import ANCHOR_DISTANCES, coding_order
 from pgsvc_codec.coding.main.layer import FrameHeader, LayerEncoder
 from pgsvc_codec.coding.main.predict import MotionField, field_shape
@@ -33,14 +33,14 @@ def test_tables_agree(program: dict[str, Any]) -> None:
     assert tuple(program["STEPS"]) == STEPS
     assert program["MAX_SPLATS"] == MAX_SPLATS
     for table in ("M", "X"):
-        assert {name: getattr(kernels, name) for name in program[table]} == program[table]
+        assert {name: getattr(contexts, name) for name in program[table]} == program[table]
     for name in ("PROBABILITIES", "COUNTS", "WEIGHTS"):
         assert program[name] == getattr(models, name)
     states = models.initial_models()
-    assert len(program["INITIAL_MODELS"]) == kernels.NUM_MODELS
+    assert len(program["INITIAL_MODELS"]) == contexts.NUM_MODELS
     for (probability, count), model in zip(program["INITIAL_MODELS"], states, strict=False):
-        assert (probability << kernels.COUNT_BITS | count) == model
-    assert np.array_equal(np.ravel(program["INITIAL_WEIGHTS"]), states[kernels.NUM_MODELS :])
+        assert (probability << range_coder.COUNT_BITS | count) == model
+    assert np.array_equal(np.ravel(program["INITIAL_WEIGHTS"]), states[contexts.NUM_MODELS :])
 
 
 def test_classes_agree(program: dict[str, Any]) -> None:
@@ -96,5 +96,5 @@ def assert_same(layer: Any, encoder: LayerEncoder, display: int) -> None:
     for place, part in enumerate((ours.state.positions, ours.state.shapes, ours.state.amplitudes)):
         assert [list(slot[place]) for slot in slots] == part.tolist()
     assert [slot[3] for slot in slots] == ours.births.tolist()
-    states = np.array([probability << kernels.COUNT_BITS | count for probability, count in layer.models])
-    assert np.array_equal(states, encoder._models[: kernels.NUM_MODELS])
+    states = np.array([probability << range_coder.COUNT_BITS | count for probability, count in layer.models])
+    assert np.array_equal(states, encoder._models[: contexts.NUM_MODELS])
