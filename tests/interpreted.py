@@ -82,6 +82,12 @@ class _Launch:
             yield f"{count} places are written by one program, and read or written by another"
 
 
+def _check_arguments(name: str, arguments: Any) -> None:
+    for value in _leaves(arguments):
+        if not isinstance(value, torch.Tensor) and type(value) not in (int, float, bool):
+            pytest.fail(f"kernel {name}: an argument is {value!r}, which no launch takes", pytrace=False)
+
+
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
@@ -121,6 +127,7 @@ def watched_memory(*, backwards: bool = False) -> Iterator[list[str]]:
 
     def named_run(self: Any, *args: Any, **kwargs: Any) -> Any:
         names.append(self.fn.__name__)
+        _check_arguments(names[-1], (args, kwargs))
         return run(self, *args, **kwargs)
 
     def watched_execute(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -307,6 +314,7 @@ def watched_replays() -> Iterator[list[int]]:
     run, begin = interpreter.InterpretedFunction.run, replay.Replay.__init__
 
     def noted_run(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+        _check_arguments(self.fn.__name__, (args, kwargs))
         work, _done.work = _done.work, None
         if work is None:
             return run(self, *args, grid=grid, warmup=warmup, **kwargs)

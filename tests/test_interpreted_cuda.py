@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -55,6 +56,11 @@ def test_memory_of_triton_kernels_is_watched(programs: int, options: dict, probl
             with pytest.raises(pytest.fail.Exception, match=problem):
                 _shift[programs,](values, block=4, **options)
     assert names == ["_shift"]
+
+
+def test_triton_kernels_take_no_numbers_of_numpy() -> None:
+    with watched_memory(), pytest.raises(pytest.fail.Exception, match=r"argument is .*0.*, which no launch takes"):
+        _shift[4,](torch.zeros(16), by=np.int64(0), block=4, barrier=True, twice=False)
 
 
 def test_triton_programs_run_backwards() -> None:

@@ -55,6 +55,9 @@ def compile_launch(kernel: JITFunction, *args: object, grid: object, warmup: boo
     options = {name: kwargs.pop(name) for name in ("num_warps", "enable_fp_fusion") if name in kwargs}
     values = dict(zip(kernel.arg_names, args, strict=False)) | kwargs
     is_one = {name for name, value in values.items() if type(value) is int and value == 1}  # which become constants
+    for name, value in values.items():  # others are interpreted, but not launched
+        known = value.device == DEVICE if isinstance(value, torch.Tensor) else type(value) in (int, float, bool)
+        assert known, f"kernel {kernel.fn.__name__}, argument {name}: got {value!r}"
     constants = {
         p.name: values[p.name]
         for p in kernel.params
