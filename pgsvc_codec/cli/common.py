@@ -331,7 +331,7 @@ class Console:
 
         def tell(is_kept: bool) -> None:
             how_often = "once" if is_kept else "each time, for no folder can keep it; NUMBA_CACHE_DIR may name one"
-            self.note(f"compiling the rasteriser for this processor, {how_often}: up to half a minute")
+            self.note(f"compiling kernels for this processor, {how_often}: up to a minute")
 
         return on_compilation(tell)
 

@@ -521,7 +521,7 @@ def installed_read_only(tmp_path: Path) -> Path:
     shutil.copytree(
         Path(pgsvc_codec.__file__).parent, folder / "pgsvc_codec", ignore=shutil.ignore_patterns("__pycache__")
     )
-    (folder / "pgsvc_codec" / "render" / "__pycache__").touch()
+    (folder / "pgsvc_codec" / "render" / "cpu" / "__pycache__").touch()
     return folder
 
 
@@ -537,7 +537,7 @@ def test_the_first_use_on_a_machine_says_what_takes_so_long(
     place = where(installed_read_only, home=str(tmp_path))
     first = apart("decode", stream.path, "-F", "null", "--device", "cpu", **place)
     second = apart("decode", stream.path, "-F", "null", "--device", "cpu", **place)
-    assert first.lines[0] == "compiling the rasteriser for this processor, once: up to half a minute"
+    assert first.lines[0] == "compiling kernels for this processor, once: up to a minute"
     assert [line.split()[0] for line in first.lines[1:]] == ["decoded"]
     assert [line.split()[0] for line in second.lines] == ["decoded"], "kernels are kept in the user's cache"
 
@@ -549,6 +549,6 @@ def test_kernels_that_nothing_can_keep_are_compiled_each_time(
     passing.mkdir()
     place = where(installed_read_only, home=os.devnull, TMPDIR=str(passing))
     done = apart("decode", stream.path, "-F", "null", "--device", "cpu", **place)
-    assert done.lines[0].startswith("compiling the rasteriser for this processor, each time, for no folder can keep it")
+    assert done.lines[0].startswith("compiling kernels for this processor, each time, for no folder can keep it")
     assert [line.split()[0] for line in done.lines[1:]] == ["decoded"]
     assert list(passing.iterdir()) == [], "nothing stays behind"
