@@ -7,29 +7,46 @@ version has been installed over this one, numba would go on with the old code, a
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from shutil import rmtree
+from tempfile import mkdtemp
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from numba import njit
+from numba import config, njit
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+passing_folders: list[str] = []  # where kernels are kept that the next process will not find
 
 
 def kernel(**options: Any) -> Callable[[_Function], _Function]:
     """`numba.njit` with these options and a cache that edits of anything that the kernel is made from make void."""
 
     def compiled(function: _Function) -> _Function:
-        made: Any = njit(cache=True, **options)(function)
+        try:
+            made: Any = njit(cache=True, **options)(function)
+        except RuntimeError:  # numba may write neither beside the module nor to the user's cache, and refuses to go on
+            _keep_for_this_process()
+            made = njit(cache=True, **options)(function)
         file: Any = getattr(getattr(made, "_cache", None), "_cache_file", None)
         if hasattr(file, "_source_stamp"):  # not if numba has been switched off; another numba may call it otherwise
             file._source_stamp = _Stamp(made.py_func)
         return cast(_Function, made)
 
     return compiled
+
+
+def _keep_for_this_process() -> None:
+    """Have numba keep kernels in a folder that goes when the process ends."""
+    folder = mkdtemp(prefix="pgsvc-kernels-")
+    atexit.register(rmtree, folder, ignore_errors=True)
+    passing_folders.append(folder)
+    config.CACHE_DIR = folder  # type: ignore[attr-defined]
 
 
 def folder_of(compiled: Callable[..., Any]) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from shutil import rmtree
-from tempfile import mkdtemp
 from typing import NamedTuple
 
 from pgsvc_codec.errors import BackendError, ConfigError
@@ -18,8 +15,6 @@ from pgsvc_codec.render.rasterizer import Rasterizer
 
 _DEVICES = "auto, cpu, cuda, cuda:N"
 _VARIABLE = "PGSVC_DEVICE"
-
-_passing_folders: list[str] = []  # where kernels are kept that the next process will not find
 
 
 class Choice(NamedTuple):
@@ -148,17 +143,8 @@ def load(device: str) -> Rasterizer:
 
 
 def _load_cpu() -> Rasterizer:
-    """The CPU rasteriser; numba keeps its kernels beside it, else in the user's cache, else until the process ends."""
-    from numba import config
+    from pgsvc_codec.render import cpu
 
-    try:
-        from pgsvc_codec.render import cpu
-    except RuntimeError:  # numba may write to neither place, and refuses to go on without one
-        folder = mkdtemp(prefix="pgsvc-kernels-")
-        atexit.register(rmtree, folder, ignore_errors=True)
-        _passing_folders.append(folder)
-        config.CACHE_DIR = folder  # type: ignore[attr-defined]
-        from pgsvc_codec.render import cpu
     return cpu
 
 
@@ -169,6 +155,8 @@ def on_compilation(tell: Callable[[bool], None]) -> AbstractContextManager[None]
     """
     try:
         from numba.core.event import Event, Listener, install_listener
+
+        from pgsvc_codec.jit import passing_folders
     except ImportError:  # nor are there any kernels to compile
         return nullcontext()
 
@@ -180,7 +168,7 @@ def on_compilation(tell: Callable[[bool], None]) -> AbstractContextManager[None]
         def on_start(self, event: Event) -> None:
             if not self.told:
                 self.told = True
-                tell(not _passing_folders)
+                tell(not passing_folders)
 
         def on_end(self, event: Event) -> None:
             pass

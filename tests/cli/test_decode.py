@@ -521,7 +521,8 @@ def installed_read_only(tmp_path: Path) -> Path:
     shutil.copytree(
         Path(pgsvc_codec.__file__).parent, folder / "pgsvc_codec", ignore=shutil.ignore_patterns("__pycache__")
     )
-    (folder / "pgsvc_codec" / "render" / "cpu" / "__pycache__").touch()
+    for module in [folder / "pgsvc_codec", *(folder / "pgsvc_codec").rglob("*/")]:
+        (module / "__pycache__").touch()
     return folder
 
 
