@@ -27,6 +27,8 @@ from pgsvc_codec.train.tuning import DEFAULTS
 _RATE = 0.3  # learning rates in units of a first fit's
 _WARMUP = 3  # iterations
 _PASSES_BETWEEN = 4  # of refinements that are not the last
+_UNREST = 0.02  # of J, by which a round may be worse than the best; the next ones make that good
+_SLOWER = 0.5  # learning rates after a round that was worse still
 
 
 def alternate(
@@ -51,13 +53,16 @@ def alternate(
         background: [C] as a decoder has it.
         layers: not quantised, base first.
         step_indices: see `refine_intra`; likewise lambdas, level_weights, opponent, shares and most.
-        rounds: of a float fit and a refinement, after a first refinement; 0 are a refinement alone.
+        rounds: of a float fit and a refinement, after a first refinement; 0 are a refinement alone.  One that makes J
+            much worse is taken back, and the next are more careful.
         iterations: of each float fit.
         passes: of the last refinement; others make do with few.
     """
+    rate = _RATE
+    best: Refined | None = None
     for turn in range(rounds + 1):
         last = turn == rounds
-        result = refine_intra(
+        refined = refine_intra(
             objective,
             background,
             layers,
@@ -69,9 +74,23 @@ def alternate(
             shares=shares,
             most=most,
         )
+        least = refined.cost if best is None else _cost(best, refined.prices, level_weights)
+        if best is None or refined.cost <= least:
+            best = refined
+        if refined.cost <= (1 + _UNREST) * least:
+            result = refined
+        else:  # rates are for rounding errors of ordinary pictures, and may be far too fast for an almost perfect one
+            result, rate = best, rate * _SLOWER
         if not last:
-            layers = _fit_again(objective, background, result.layers, level_weights, iterations, opponent=opponent)
+            layers = _fit_again(
+                objective, background, result.layers, level_weights, iterations, rate, opponent=opponent
+            )
     return result
+
+
+def _cost(refined: Refined, prices: Sequence[float], level_weights: Sequence[float]) -> float:
+    """J at other prices."""
+    return float(np.dot(level_weights, refined.squared_error) + np.dot(prices, refined.bits))
 
 
 def _fit_again(
@@ -80,6 +99,7 @@ def _fit_again(
     states: Sequence[SplatState],
     level_weights: Sequence[float],
     iterations: int,
+    rate: float,
     *,
     opponent: bool,
 ) -> list[Splats]:
@@ -88,7 +108,7 @@ def _fit_again(
     splats = Splats.concatenate([splats_of(state, *size, opponent=opponent) for state in states])
     ends = [int(end) for end in np.cumsum([len(state) for state in states])]
     model = SplatModel(splats, ends, *size, LIMITS)
-    optimizer = adam_of(model, DEFAULTS, iterations, _RATE)
+    optimizer = adam_of(model, DEFAULTS, iterations, rate)
     weights = list(level_weights)
     schedule = half_cosine(iterations, _WARMUP)
     Descent(model, optimizer, objective, background, lambda _: weights, schedule).run(iterations)

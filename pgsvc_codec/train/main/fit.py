@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pgsvc_codec.coding.main.state import AMPLITUDE_BITS, STEPS
 from pgsvc_codec.config import MAX_SPLATS
 from pgsvc_codec.jit import kernel
 from pgsvc_codec.splats import Splats
 from pgsvc_codec.train.descent import single_threaded_torch
 from pgsvc_codec.train.main import courses
-from pgsvc_codec.train.main.aim import Aim, coded_step
+from pgsvc_codec.train.main.aim import CODED_STEP, Aim, coded_step
 from pgsvc_codec.train.main.courses import Course, Seen, row_prices
 from pgsvc_codec.train.main.model import GrowingAdam, RatedModel
 from pgsvc_codec.train.objective import Objective
@@ -51,12 +52,13 @@ _BORN_AT_A_TIME = 0.2  # of a layer
 _PULL = 3.0  # power of a layer's share over the wanted one by which its price rises
 _LASTING_PULL = 0.05  # likewise, and stays
 _MOST_PULL = 100.0  # lasting
-_STEERING = 0.08  # power of the number of splats over the wanted one by which D rises, each time
-_STEERED = 0.4  # of the iterations go by before
-_STEPS = (1e-3, 8.0)  # D at least and at most
+_FOLLOWED = 0.5  # power, each time, of D at which the wanted number pays over D, while none go
+_MOST_FALLEN = 0.25  # of the price, each time: what a fit begins with is worth little
+_STEERING = 6.0  # power of the number that pays over the wanted one by which D rises, in as long as a fit
+_STEPS = tuple(step / CODED_STEP / (1 << AMPLITUDE_BITS) for step in (STEPS[0], STEPS[-1]))  # D that can be coded
 _STARTED = 0.04  # splats to begin with, per unit of the picture's variation over D
 _CROWD = 6  # pixels for each of them at least
-_LEFT = 0.15  # of them in the end, rather less: splats go more easily than they come
+_LEFT = 0.3  # of them in the end, where a number is wanted
 _WARMUP = 3
 
 
@@ -249,16 +251,16 @@ class _Fit:
         model = self.model
         bits = np.array([float(splat_bits[rows].sum()) for rows in model.layers]).clip(min=1.0)
         excess = bits / bits.sum() / np.asarray(self._aim.shares)
+        worth = (row_prices(self.prices, model.ends) * splat_bits).numpy()
+        costs = removal_costs(splats, step, self.level_weights, model.ends)
         births = None
         if turn % 2 and done <= _BORN:
             layer = int(np.argmin(excess)) if excess.min() < 0.8 else turn // 2 % len(model.ends)
             births = layer, self._births(layer, splats, splat_bits)
         pruning = _PRUNED[0] <= done <= _PRUNED[1]
         if pruning:
-            worth = self._ramp(iteration) * (row_prices(self.prices, model.ends) * splat_bits).numpy()
-            margins = removal_costs(splats, step, self.level_weights, model.ends) - worth
+            margins = costs - self._ramp(iteration) * worth
             margins[(model.amplitudes.abs().amax(1) < _LEAST * self._densities.step).numpy()] = -np.inf
-            worthy = int((margins >= 0).sum())
             kept = np.concatenate([rows.start + _staying(margins[rows]) for rows in model.layers])
             model.keep(kept)
             self._optimizer.keep(model.parameters(), kept)
@@ -269,15 +271,33 @@ class _Fit:
             self._optimizer.insert(model.parameters(), at, len(born))
         if pruning:
             self._lasting = (self._lasting * excess**_LASTING_PULL).clip(1 / _MOST_PULL, _MOST_PULL)
-            if done >= _STEERED:
-                self._steer(worthy)
+        if done <= _PRUNED[1]:
+            self._steer(done, interval / self._iterations, costs / worth.clip(min=np.finfo(np.float32).tiny))
         self._refresh(excess if done >= _PRUNED[0] else np.ones_like(excess))
 
-    def _steer(self, worthy: int) -> None:
-        """Change D as splats that are worth their bits are more or fewer than wanted, if a number is."""
-        if self._aim.splats is not None:
-            change = (max(worthy, 1) / self._aim.splats) ** _STEERING
-            self._step = min(max(self._step * change, _STEPS[0]), _STEPS[1])
+    def _steer(self, done: float, since: float, yields: NDArray[np.float64]) -> None:
+        """Bring D nearer to where as many splats as are wanted are worth their bits, if a number is.
+
+        While there are splats in plenty, D follows the price at which so many of them pay.  Once those that do not pay
+        go, others take over what they did, so D is changed slowly, by how many pay, and rises no further than where the
+        number is right at once: a D that ran ahead of a number which is slow to follow would take most splats away.
+
+        Args:
+            done: share of the iterations.
+            since: likewise, from the last time on.
+            yields: [N] squared error that splats take off, over what their bits are worth.
+        """
+        wanted = self._aim.splats
+        if wanted is None:
+            return
+        missing = wanted - len(yields)
+        least = float(np.partition(yields, -wanted)[-wanted]) if missing <= 0 else 0.0  # of as many as are wanted
+        if done < _PRUNED[0]:
+            change = math.sqrt(max(least, _MOST_FALLEN)) ** _FOLLOWED
+        else:
+            change = (max(int((yields >= 1).sum()), 1) / wanted) ** (_STEERING * since)
+            change = min(change, max(math.sqrt(max(least, 0.0)), 1.0))
+        self._step = min(max(self._step * change, _STEPS[0]), _STEPS[1])
 
     def _births(self, layer: int, splats: Splats, splat_bits: torch.Tensor) -> Splats:
         """New splats for a layer that are worth their bits."""

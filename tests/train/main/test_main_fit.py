@@ -62,6 +62,21 @@ def test_a_number_of_splats_is_met(wanted: int) -> None:
     assert 0.8 * wanted < sum(map(len, fit.layers)) < 1.25 * wanted
 
 
+@pytest.mark.parametrize("wanted", [30, 60])
+def test_a_number_of_splats_is_met_where_most_of_the_picture_is_black(wanted: int) -> None:
+    x, y = np.meshgrid(np.arange(96), np.arange(72))
+    disc, bar = np.hypot(x - 29, y - 29) < 14, (np.abs(x - 67) < 12) & (np.abs(y - 43) < 7)
+    picture = tuple(
+        (red * disc + green * bar).astype(np.float32) for red, green in ((0.9, 0.0), (0.2, 0.6), (0.0, 0.8))
+    )
+    objective = objective_of(picture)
+    fits = [fitted(objective, aim_of(splats=wanted), iterations) for iterations in (60, 120)]
+    for fit in fits:
+        assert 0.7 * wanted < sum(map(len, fit.layers)) < 1.3 * wanted
+    brief, longer = (psnr(objective, fit.layers, fit.background)[-1] for fit in fits)
+    assert longer > brief
+
+
 def test_the_same_seed_gives_the_same_fit() -> None:
     objective = objective_of(textured(*SIZE))
     one, other = (fitted(objective, aim_of(), 60, seed=4) for _ in range(2))
