@@ -44,7 +44,7 @@ STDLIB_ONLY = {"__init__", "errors", "config", "video", "format", "describe", "w
 ONLY_IN: dict[str, set[str]] = {
     "click": {"cli"},
     "constriction": {"coding.baseline.entropy"},
-    "numba": {"jit", "coding.ahead", "coding.main", "render", "train.births", "train.main", "train.motion"},
+    "numba": {"jit", "coding.ahead", "render", "train.main.visits", "train.motion"},
     "llvmlite": {"render.cpu"},  # the compiler below numba
     "av": {"media"},
     "torch": {"train", "encoder", "metrics.structural", "render.cuda"},
@@ -114,6 +114,10 @@ def test_third_party_imports_stay_in_their_places(module: str) -> None:
         assert packages == set()
     assert packages <= set(ONLY_IN)
     assert {package for package in packages if not lies_in(module, ONLY_IN[package])} == set()
+
+
+def test_kernels_are_compiled_in_one_place() -> None:
+    assert {module for module, path in MODULES.items() if "njit" in path.read_text(encoding="utf-8")} == {"jit"}
 
 
 def test_no_import_cycles() -> None:

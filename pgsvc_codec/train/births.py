@@ -16,9 +16,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from pgsvc_codec.jit import kernel
 from pgsvc_codec.picture import UnitFrame
 from pgsvc_codec.splats import Splats
 
@@ -162,7 +162,7 @@ def find_births(residual: UnitFrame, weight: float, full_size: tuple[int, int], 
     return places.births(colors, weight, first, full_size)
 
 
-@njit(cache=True)
+@kernel()
 def _binomial(planes):
     """[C, h, w] filtered by 1 4 6 4 1 over 16 both ways: variance 1 sample^2; zero beyond the borders."""
     channels, height, width = planes.shape
@@ -187,7 +187,7 @@ def _binomial(planes):
     return out
 
 
-@njit(cache=True)
+@kernel()
 def _peaks(once, twice, once_gain, twice_gain):
     """[K, 4] local maxima of the better of two filters: gain, x, y and which it is, 0 or 1."""
     channels, height, width = once.shape
@@ -229,7 +229,7 @@ def _peaks(once, twice, once_gain, twice_gain):
     return found[:count].copy()
 
 
-@njit(cache=True)
+@kernel()
 def _choose(candidates, most, width, height):
     """Indices of the candidates, best first, that keep clear of better ones."""
     taken = np.zeros((height // _CELL + 1, width // _CELL + 1), np.bool_)
@@ -248,7 +248,7 @@ def _choose(candidates, most, width, height):
     return chosen[:count]
 
 
-@njit(cache=True)
+@kernel()
 def _colors(plane, xs, ys, across, down, colors):
     """sum g R / sum g^2 of round splats on one plane, into colors [K]."""
     height, width = plane.shape

@@ -11,9 +11,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
+from pgsvc_codec.jit import kernel
 from pgsvc_codec.splats import Splats
 
 BLOCK = 16  # pixels
@@ -43,7 +44,7 @@ class Motion(NamedTuple):
         return self.new.shape[1], self.new.shape[0]
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def _difference(old, new, top, bottom, left, right, dx, dy):
     """Sum of |new - old moved by dx, dy|; both lie inside."""
     total = 0.0
@@ -55,7 +56,7 @@ def _difference(old, new, top, bottom, left, right, dx, dy):
     return total
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def _around(field, row, column):
     """The vectors of a field at a block and at its neighbours."""
     rows, columns = field.shape[:2]
@@ -67,7 +68,7 @@ def _around(field, row, column):
     ]
 
 
-@njit(parallel=True, cache=True)
+@kernel(parallel=True)
 def _search(old, new, block, starts, start_block, reach, smoothness):
     """Best vectors of all blocks, among zero and what is within `reach` of the best vector of `starts` around."""
     height, width = new.shape
@@ -136,7 +137,7 @@ def estimate_motion(old: NDArray[np.float32], new: NDArray[np.float32]) -> Motio
     return Motion(vectors.astype(np.float32), costs.sum() / new.size, textures.sum() / new.size, old, new)
 
 
-@njit(cache=True)
+@kernel()
 def _mismatch(old, new, x, y, dx, dy, reach):
     """Mean |new - old| between windows around (x, y) of the old frame and (x + dx, y + dy) of the new one."""
     height, width = new.shape
@@ -147,14 +148,14 @@ def _mismatch(old, new, x, y, dx, dy, reach):
     return _difference(old, new, y0 + dy, y1 + dy, x0 + dx, x1 + dx, dx, dy) / ((x1 - x0) * (y1 - y0))
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def _vertex(before, here, after):
     """Where the minimum of a V-shaped valley through three equidistant points lies, from the middle one."""
     slope = max(before, after) - here
     return 0.5 * (before - after) / slope if 0.0 < slope < np.inf else 0.0
 
 
-@njit(parallel=True, cache=True)
+@kernel(parallel=True)
 def _follow(old, new, windows, vectors, block, smoothness, steps, shifts):
     for n in prange(len(windows)):
         x, y, reach = int(windows[n, 0]), int(windows[n, 1]), int(windows[n, 2])

@@ -26,12 +26,12 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main import coded_splats
 from pgsvc_codec.coding.main.intra import grid_shape
 from pgsvc_codec.coding.main.state import CELL_BITS, MAX_CLASS, classes_of, position_shifts, symbols_of
+from pgsvc_codec.jit import kernel
 from pgsvc_codec.splats import FloatArray, IntArray, SplatState
 
 MOST_COLOR = 1023
@@ -230,7 +230,7 @@ def _magnitude_bits(
     return bits + split.rest
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _count_magnitudes(
     values: NDArray[np.signedinteger],
     contexts: NDArray[np.int64],
@@ -275,7 +275,7 @@ def _cell_bits(counts: NDArray[np.signedinteger]) -> tuple[NDArray[np.float64], 
     return more, fewer, float(table[near, capped].sum())
 
 
-@njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def _cell_changes(
     counts: NDArray[np.intp],
     near: NDArray[np.intp],

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pgsvc_codec.coding.main import coded_slots
@@ -32,6 +31,7 @@ from pgsvc_codec.coding.main.state import (
     position_shifts,
     shape_shifts,
 )
+from pgsvc_codec.jit import kernel
 from pgsvc_codec.splats import IntArray, SplatState
 
 SPACINGS = (8, 16, 32, 64)
@@ -118,7 +118,7 @@ def carried(positions: IntArray, field: MotionField) -> IntArray:
     return moved
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(nogil=True, error_model="numpy")
 def _carry(moved: Any, positions: Any, vectors: Any, spacing_bits: int) -> None:
     bits = spacing_bits + POSITION_BITS
     unit = np.int64(1) << bits
