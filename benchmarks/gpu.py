@@ -282,6 +282,8 @@ def main() -> int:
             print("make gpu: no NVIDIA GPU that this torch can use", file=sys.stderr)
             return 1
         os.environ["TRITON_INTERPRET"] = "1"
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; parts are stopped by it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     card = facts(at)
     LOG.unlink(missing_ok=True)
     label = INTERPRETER if at.type != "cuda" else device_name(at)

@@ -7,6 +7,7 @@ memory, and tests marked `cuda` are skipped, or fail under PGSVC_REQUIRE_CUDA=1,
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 # Machines that run tests are shared: an example that took long is no bug.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
+
+
+# Jobs in the background of a script begin with this signal ignored, and so would what tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _missing_gpu() -> str | None:
