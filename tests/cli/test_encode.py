@@ -383,7 +383,7 @@ def test_interruption_leaves_the_output_alone(
         assert process.stderr is not None
         said = process.stderr.read()
     # Python dies of the SIGINT itself where that came during an exec, as in imports; to a shell both are 130.
-    assert process.returncode in (code, -number)
+    assert process.returncode in (code, -number), said
     assert said.count("\n") == 1
     assert names_in(folder) == ["o.pgs"]
     assert (folder / "o.pgs").read_bytes() == b"mine"
