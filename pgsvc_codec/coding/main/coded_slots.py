@@ -210,7 +210,7 @@ def _shape_limits(part: Any) -> Any:
 
 @compiled
 def change_slots(positions: Any, shapes: Any, amplitudes: Any, flags: Any, deltas: Any, step: Any) -> None:
-    """Make slots of their prediction: what `code_slots` said of those that are removed or change (`predict.changed`).
+    """Make slots of their prediction: what `code_slots` said of those that are removed or change.
 
     Args:
         positions: int32 [N, 2], shapes: int32 [N, 3], amplitudes: int32 [N, C], predicted; changed in place.

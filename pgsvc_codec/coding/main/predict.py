@@ -177,14 +177,6 @@ def inter_shifts(predicted: SplatState, step: int) -> tuple[IntArray, IntArray]:
     return position_shifts(predicted.shapes, classes), shape_shifts(classes)
 
 
-def changed(predicted: SplatState, deltas: IntArray, step: int) -> SplatState:
-    """The slots after changes [N, 5 + C] of position, shape and amplitude in steps, within the limits of the state."""
-    state = SplatState(*(part.copy() for part in parts_of(predicted)))
-    flags = np.full(len(state), coded_slots.POSITION | coded_slots.SHAPE | coded_slots.COLOR, np.int32)
-    coded_slots.change_slots(*parts_of(state), flags, deltas, step)
-    return state
-
-
 def changes(
     predicted: SplatState, state: SplatState, step: int, still: NDArray[np.bool_] | None = None
 ) -> InterSymbols:

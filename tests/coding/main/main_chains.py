@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from pgsvc_codec.coding.main.gop import FrameStep
+from pgsvc_codec.coding.main.inter import assembled
 from pgsvc_codec.coding.main.layer import LayerEncoder
-from pgsvc_codec.coding.main.predict import MotionField, changed
+from pgsvc_codec.coding.main.predict import MotionField, flagged
 from pgsvc_codec.coding.main.state import STEPS, IntraSymbols, classes_of, position_shifts, state_of
 from pgsvc_codec.splats import SplatState
 
@@ -34,7 +35,7 @@ def moved(rng: np.random.Generator, predicted: SplatState, share: float) -> Spla
     ]
     alive = predicted.amplitudes.any(axis=1)
     deltas = np.concatenate([part * alive[:, None] for part in symbols], axis=1, dtype=np.int32)
-    return changed(predicted, deltas, STEPS[INDEX])
+    return assembled(predicted, flagged(deltas).flags, deltas, SplatState.empty(predicted.channels), STEPS[INDEX])
 
 
 def next_frame(

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgsvc_codec.coding.main.inter import assembled
 from pgsvc_codec.coding.main.predict import (
     SPACINGS,
     MotionField,
     Slots,
     carried,
-    changed,
     changes,
     field_shape,
     flagged,
@@ -99,15 +99,16 @@ def test_between_takes_means_and_the_nearer_of_what_was_reborn() -> None:
 
 @given(seed=st.integers(0, 99), step=st.sampled_from(STEPS), size=st.sampled_from([1, 3, 300]))
 @settings(deadline=None)
-def test_changes_are_what_changed_undoes(seed: int, step: int, size: int) -> None:
+def test_changes_are_what_a_decoder_undoes(seed: int, step: int, size: int) -> None:
     rng = np.random.default_rng(seed)
     predicted = any_state(seed, 40)
     deltas = rng.integers(-size, size + 1, (40, 8), np.int32) * np.repeat(
         rng.integers(0, 2, (40, 3)), [2, 3, 3], axis=1
     )
-    state = changed(predicted, deltas.astype(np.int32), step)
+    made = flagged(deltas.astype(np.int32))
+    state = assembled(predicted, made.flags, made.deltas, SplatState.empty(3), step)
     found = changes(predicted, state, step)
-    assert changed(predicted, found.deltas, step).equals(state)
+    assert assembled(predicted, found.flags, found.deltas, SplatState.empty(3), step).equals(state)
     assert np.array_equal(found.flags, flagged(found.deltas).flags)
     groups = [found.deltas[:, :2], found.deltas[:, 2:5], found.deltas[:, 5:]]
     assert found.flags.tolist() == [sum(group[n].any() << bit for bit, group in enumerate(groups)) for n in range(40)]

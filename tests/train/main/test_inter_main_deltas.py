@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scenes import objective_of, scene, some_splats
 
-from pgsvc_codec.coding.main.predict import changed, inter_shifts
+from pgsvc_codec.coding.main.inter import assembled
+from pgsvc_codec.coding.main.predict import flagged, inter_shifts
 from pgsvc_codec.coding.main.state import parameters_of, splats_of
 from pgsvc_codec.render import reference
 from pgsvc_codec.splats import Splats, SplatState
@@ -142,12 +143,12 @@ def test_shapes_settle_within_what_states_can_be(layers):
 
 
 def test_changes_of_whole_units_are_codable(layers):
-    """Whole numbers of units are what `predict.changed` makes of the same numbers."""
+    """Whole numbers of units are what a decoder makes of the same numbers."""
     deltas = deltas_of(layers, spare=(0, 0))
     counts = np.zeros((5, 8), np.int32)
     counts[:, 2:] = [1, -2, 1, 3, 0, -1]
     deltas.changes[:5] = counts * deltas.units[:5]
-    expected = changed(layers[0], counts, STEPS[0])
+    expected = assembled(layers[0], flagged(counts).flags, counts, SplatState.empty(3), STEPS[0])
     shown = state_from(deltas.splats()[:5])
     np.testing.assert_allclose(shown.shapes, expected.shapes, atol=1)
     np.testing.assert_allclose(shown.amplitudes, expected.amplitudes, atol=2)
