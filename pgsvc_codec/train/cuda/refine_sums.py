@@ -23,7 +23,7 @@ COLUMNS = tl.constexpr(20)
 
 # A program's float64 scratch: sums over the samples of a splat that was taken out (`PULLS` of the residual and `ENERGY`
 # of the splat's own Gaussian for each channel, moments), the best of what was weighed, then what else may be tried:
-# `FIELDS` of eight columns, and eight rows of sums.
+# sixteen fields of eight columns, and eight rows of sums.
 PULLS = tl.constexpr(0)
 ENERGY = tl.constexpr(4)
 MOMENTS = tl.constexpr(8)
