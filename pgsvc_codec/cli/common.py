@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import IntEnum
 from fractions import Fraction
+from threading import Timer
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self
 
@@ -74,6 +75,7 @@ _CODES: tuple[tuple[type[PgsError], ExitCode], ...] = (
     (FormatError, ExitCode.INPUT),
     (BackendError, ExitCode.BACKEND),
 )
+_UNTIL_COMPILED = 0.02  # seconds until a signal that came while kernels were compiled is looked at again
 # Errors of the operating system that can only come from writing.
 _WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
@@ -100,7 +102,9 @@ def run(command: click.Command) -> NoReturn:
     _replace_closed_streams()
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a closed pipe ends us quietly, as it does cat
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is in the background of a script
+        signal.signal(signal.SIGINT, _stop)
     code = execute(command, sys.argv[1:])
     if code is not ExitCode.OK:
         _abandon_stdout()
@@ -169,8 +173,25 @@ def _interruption(error: BaseException) -> BaseException | None:
     return link
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _stop(signum: int, frame: FrameType | None) -> None:
+    """Raise what a signal asks for, but not through a compiler: that would go on without it, or break."""
+    if _is_compiling(frame):
+        again = Timer(_UNTIL_COMPILED, signal.raise_signal, (signum,))
+        again.daemon = True
+        again.start()
+    elif signum == signal.SIGINT:
+        raise KeyboardInterrupt
+    else:
+        raise Terminated
+
+
+def _is_compiling(frame: FrameType | None) -> bool:
+    """Whether kernels of numba are compiled at this place: in callbacks of LLVM exceptions get lost."""
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] in ("numba", "llvmlite"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _replace_closed_streams() -> None:

@@ -256,3 +256,36 @@ def test_sizes_of_options() -> None:
     assert parse_size("1920x1080") == (1920, 1080)
     with pytest.raises(click.BadParameter, match="got '19', allowed WxH or full"):
         parse_size("19", words=["full"])
+
+
+INTERRUPTED_COMPILER = """
+import signal, time
+from llvmlite.binding import executionengine
+from numba import njit
+from pgsvc_codec.cli.common import pgs_command, run
+
+copy_of = executionengine.string_at
+
+def string_at(*where):  # which LLVM's callback copies compiled code with
+    print("compiled", flush=True)
+    signal.raise_signal(signal.{})
+    return copy_of(*where)
+
+executionengine.string_at = string_at
+
+@pgs_command("probe")
+def probe():
+    njit(lambda x: x + 1)(1)
+    time.sleep(5)
+    print("went on")
+
+run(probe)
+"""
+
+
+@pytest.mark.parametrize(("number", "code", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_signals_wait_for_the_compiler_of_kernels(number: str, code: int, said: str) -> None:
+    line = [sys.executable, "-c", INTERRUPTED_COMPILER.format(number)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, f"probe: error: {said}\n")
+    assert set(done.stdout.split()) == {"compiled"}
