@@ -54,7 +54,10 @@ class PsnrMeter:
         self.samples: list[int] = []
 
     def add(self, reference: Frame, distorted: Frame) -> float:
-        """Take in one frame: planes of equal shapes.  Returns what `combined` is of this frame alone."""
+        """Take in one frame: planes of equal shapes, or ValueError.  Returns what `combined` is of this frame alone."""
+        shapes, others = ([plane.shape for plane in frame] for frame in (reference, distorted))
+        if shapes != others:
+            raise ValueError(f"PSNR: got planes of {others}, allowed those of the reference, {shapes}")
         if not self.samples:
             self.squared_errors = [0.0] * len(reference)
             self.samples = [0] * len(reference)

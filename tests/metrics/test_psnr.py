@@ -71,3 +71,10 @@ def test_the_largest_errors_of_a_large_picture_add_up():
     bright = np.full((61, 83), 1023, np.uint16)
     meter.add((bright,), (np.zeros_like(bright),))
     assert meter.squared_errors == [61 * 83 * 1023.0**2]
+
+
+def test_planes_of_other_shapes_are_refused():
+    frame = (np.zeros((4, 6), np.uint8), np.zeros((2, 3), np.uint8))
+    for other in ((frame[0], np.zeros((3, 2), np.uint8)), frame[:1]):
+        with pytest.raises(ValueError, match=r"got planes of .*allowed those of the reference, \[\(4, 6\), \(2, 3\)\]"):
+            PsnrMeter(255, is_rgb=False).add(frame, other)
